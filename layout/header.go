@@ -316,8 +316,10 @@ func (h *Header) parseSections(w []uint64) error {
 			return corrupt("section table", i, fmt.Sprintf("offset a multiple of 64, %#x to %#x", first, limit), sec.Offset)
 		case sec.Length > limit-sec.Offset:
 			return corrupt("section table", i, fmt.Sprintf("length at most %#x", limit-sec.Offset), sec.Length)
-		case sec.ElementSize < element || sec.ElementSize%element != 0 || element == 1 && sec.ElementSize != 1 || element == 8 && sec.ElementSize != 8:
-			return corrupt("section table", i, fmt.Sprintf("element_size %d or a multiple", element), sec.ElementSize)
+		case element < lineSize && sec.ElementSize != element:
+			return corrupt("section table", i, fmt.Sprintf("element_size %d", element), sec.ElementSize)
+		case sec.ElementSize < element || element >= lineSize && sec.ElementSize%lineSize != 0:
+			return corrupt("section table", i, fmt.Sprintf("element_size %d or a larger multiple of 64", element), sec.ElementSize)
 		case sec.Length != uint64(sec.Count)*uint64(sec.ElementSize):
 			return corrupt("section table", i, fmt.Sprintf("length count x element_size = %#x", uint64(sec.Count)*uint64(sec.ElementSize)), sec.Length)
 		}
@@ -325,7 +327,7 @@ func (h *Header) parseSections(w []uint64) error {
 			return corrupt("section table", i, fmt.Sprintf("section type %d once", sec.Type), "twice")
 		}
 		for _, other := range found {
-			if sec.Offset < other.Offset+other.Length && other.Offset < sec.Offset+sec.Length {
+			if max(sec.Offset, other.Offset) < min(sec.Offset+sec.Length, other.Offset+other.Length) {
 				return corrupt("section table", i, fmt.Sprintf("no overlap with section type %d", other.Type), sec.Offset)
 			}
 		}

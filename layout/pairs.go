@@ -45,7 +45,8 @@ func AppendPairs(b []byte, pairs []Pair) ([]byte, error) {
 }
 
 // CutPairs reads the pair list at the front of b and answers what follows it.
-// b must be a private copy.
+// Pairs with an empty value are dropped: they mean the same as none. b must be a
+// private copy.
 func CutPairs(b []byte) (pairs []Pair, rest []byte, err error) {
 	bad := func(want string, got any) ([]Pair, []byte, error) {
 		return nil, nil, corrupt("pair list", -1, want, got)
@@ -59,6 +60,7 @@ func CutPairs(b []byte) (pairs []Pair, rest []byte, err error) {
 	}
 	b = b[2:]
 	pairs = make([]Pair, 0, n)
+	before := ""
 	for range n {
 		if len(b) < 4 {
 			return bad("a pair's 4 bytes of lengths", len(b))
@@ -78,10 +80,13 @@ func CutPairs(b []byte) (pairs []Pair, rest []byte, err error) {
 		if !utf8.ValidString(p.Name) || !utf8.ValidString(p.Value) {
 			return bad("UTF-8", fmt.Sprintf("%q=%q", p.Name, p.Value))
 		}
-		if k := len(pairs); k > 0 && pairs[k-1].Name >= p.Name {
-			return bad("names in byte order, each once", fmt.Sprintf("%q after %q", p.Name, pairs[k-1].Name))
+		if before >= p.Name {
+			return bad("names in byte order, each once", fmt.Sprintf("%q after %q", p.Name, before))
 		}
-		pairs = append(pairs, p)
+		before = p.Name
+		if p.Value != "" {
+			pairs = append(pairs, p)
+		}
 	}
 	return pairs, b, nil
 }

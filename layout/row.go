@@ -43,7 +43,7 @@ func (r *RowIdentity) sum(h *RowHeader, cells []uint64) uint64 {
 // PublishRow is the writer's half: it stores header and cells into a slot, so
 // that a reader at any instant sees the whole row or knows that it does not.
 // h.Cells and h.Checksum are filled in. slot holds at least RowWords +
-// len(cells) words. One publisher at a time; it never waits.
+// len(cells) words. One publisher at a time; it never waits and allocates nothing.
 func PublishRow(slot []uint64, id RowIdentity, h *RowHeader, cells []uint64) {
 	h.Cells = uint32(len(cells))
 	h.Checksum = id.sum(h, cells)
@@ -79,8 +79,9 @@ const copyTries = 3
 // CopyRow is the reader's half, for rows read in place, where the writer may
 // be at work: it copies row want out of slot into dst and proves the copy.
 // Words are loaded atomically, one by one; a plain copy is a data race even
-// though a torn result is thrown away. dst has room for the table's RowCells;
-// the cells answered are a part of it.
+// though a torn result is thrown away. slot holds RowWords and the table's RowCells
+// words, dst has room for the latter: both bound the cell count (FORMAT.md 8.2). The
+// cells answered are a part of dst.
 func CopyRow(slot []uint64, id RowIdentity, want uint64, dst []uint64) (h RowHeader, cells []uint64, v Verdict) {
 	for range copyTries {
 		seq := atomic.LoadUint64(&slot[rowSeq])
@@ -97,8 +98,9 @@ func CopyRow(slot []uint64, id RowIdentity, want uint64, dst []uint64) (h RowHea
 	return RowHeader{}, nil, v
 }
 
-// DecodeRow proves row want in slot, a private copy: there the checksum alone
-// decides. The cells answered are a part of slot.
+// DecodeRow proves row want in slot, a private copy of RowWords and the table's
+// RowCells words (the latter bound the cell count, FORMAT.md 8.2): there the checksum
+// alone decides. The cells answered are a part of slot.
 func DecodeRow(slot []uint64, id RowIdentity, want uint64) (h RowHeader, cells []uint64, v Verdict) {
 	h = *View[RowHeader](slot, 0)
 	switch {

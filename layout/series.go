@@ -95,8 +95,9 @@ func (s *Series) Check(h *Header, index int) error {
 		if err := s.Range().Check(); err != nil {
 			return bad("a bucket range of FORMAT.md 9", err)
 		}
-	} else if s.Buckets != 0 {
-		return bad("no buckets", s.Buckets)
+	} else if s.Scale != 0 || s.Buckets != 0 || s.BucketMin != 0 {
+		return bad("scale, buckets and bucket_min 0 for kind "+s.Kind.String(),
+			fmt.Sprintf("%d, %d and %d", s.Scale, s.Buckets, s.BucketMin))
 	}
 	t, c := &h.Tables[s.Table], s.Kind.Cells(int(s.Buckets))
 	for _, f := range []struct {
