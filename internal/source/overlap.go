@@ -1,0 +1,113 @@
+package source
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/shmts/shmts/reader"
+)
+
+// OverlapLabel tells the older of two segments that have the same series at the same time: the
+// beginning of its segment id.
+const OverlapLabel = "shmts_segment"
+
+const shortID = 8 // hexadecimal digits of OverlapLabel's value
+
+// restartSteps is by how many steps of its finest tier a dead writer's last row may lie behind its successor's
+// birth, and still be a restart, not two at once: last words are stamped up to a step after the
+// death, or when it was seen.
+const restartSteps = 2
+
+// sourceKey is equal for segments of one source: the owner and the labels. FORMAT.md 4.4.
+func sourceKey(g *reader.Segment) string {
+	b := strconv.AppendInt(make([]byte, 0, 96), int64(g.UID()), 10)
+	for _, p := range g.Labels() {
+		b = append(append(append(append(b, 0), p.Name...), 0), p.Value...)
+	}
+	return string(b)
+}
+
+func seriesKey(b []byte, s *reader.Series) []byte {
+	b = append(b[:0], s.Name...)
+	for _, p := range s.Labels {
+		b = append(append(append(append(b, 0), p.Name...), 0), p.Value...)
+	}
+	return b
+}
+
+// overlaps tells whether two segments of a source recorded at the same time, older being born first.
+// Two that are alive are, but for one case: a writer that died since the last poll may still pass
+// for alive by its heartbeat (FORMAT.md 10.5), when its successor has just been found.
+func overlaps(older, newer *life, now uint64) bool {
+	switch v := older.view; {
+	case older.g.Group() == newer.g.Group():
+		return false // grown: a series is in exactly one of them, FORMAT.md 10.7
+	case v.ended:
+		return v.end-newer.start > restartSteps*int64(finest(older.tables))
+	default:
+		return older.since == newer.since || now > newer.since
+	}
+}
+
+func finest(tables []reader.Table) (step int64) {
+	for _, t := range tables {
+		if len(t.Tiers) > 0 && (step == 0 || int64(t.Tiers[0].Step) < step) {
+			step = int64(t.Tiers[0].Step)
+		}
+	}
+	return step
+}
+
+// relabel gives every member of a source its series for a snapshot, oldest first. Disjoint series are
+// as their authors wrote them; of the same series in two segments at the same time, the
+// older one gains OverlapLabel, so that the newer goes on under the labels that queries know.
+// It answers whether the matter is settled: no member is so new that the next poll may decide otherwise.
+func relabel(members []*life, now uint64) (settled bool) {
+	settled = true
+	var key []byte
+	for i, older := range members {
+		v := older.view
+		v.series, v.overlapped = older.g.Series(), 0
+		var taken map[string]bool
+		for _, newer := range members[i+1:] {
+			if !v.ended && newer.since == now && older.since != newer.since {
+				settled = false
+			}
+			if !overlaps(older, newer, now) {
+				continue
+			}
+			if taken == nil {
+				taken = make(map[string]bool)
+			}
+			for _, s := range newer.g.Series() {
+				key = seriesKey(key, s)
+				taken[string(key)] = true
+			}
+		}
+		if taken == nil {
+			continue
+		}
+		v.series = slices.Clone(v.series)
+		for k, s := range v.series {
+			if key = seriesKey(key, s); !taken[string(key)] {
+				continue
+			}
+			c := *s
+			c.Labels = withLabel(s.Labels, reader.Pair{Name: OverlapLabel, Value: older.id[:min(shortID, len(older.id))]})
+			v.series[k] = &c
+			v.overlapped++
+		}
+	}
+	return settled
+}
+
+func withLabel(labels []reader.Pair, p reader.Pair) []reader.Pair {
+	i, found := slices.BinarySearchFunc(labels, p, func(a, b reader.Pair) int { return strings.Compare(a.Name, b.Name) })
+	out := slices.Clone(labels)
+	if found {
+		out[i] = p
+		return out
+	}
+	return slices.Insert(out, i, p)
+}

@@ -1,0 +1,126 @@
+package source
+
+import (
+	"sync"
+	"time"
+
+	"github.com/shmts/shmts/reader"
+)
+
+// Segment is one segment as of a snapshot. What it says of itself never changes: a later snapshot
+// may hold another *Segment of the same ID. Its rows are read from the file at each call, and
+// calls from any goroutine are safe; a call waits for another on the same segment, and for a poll.
+//
+// The function handed to Between or Rows runs under those locks: it must be short, and must not
+// read a segment itself.
+type Segment struct {
+	life *life
+
+	labels, attributes []reader.Pair
+	series             []*reader.Series
+	overlapped         int // series that carry OverlapLabel
+
+	liveness reader.Liveness
+	end      int64
+	ended    bool
+}
+
+// life is what all snapshots' views of one open segment share.
+type life struct {
+	polling *sync.RWMutex // the register's: read-held while rows are read
+
+	mu     sync.Mutex // one reader at a time
+	g      *reader.Segment
+	closed bool // released by a poll: there is nothing to read any more
+
+	// What the register alone touches, from Poll.
+	id      string
+	source  string // key of its source
+	path    string
+	tables  []reader.Table
+	start   int64
+	since   uint64 // the poll that found it
+	died    time.Time
+	retry   time.Time // after a failed unlink
+	dropped bool      // its time to live is over: in no snapshot any more
+	late    bool      // dropped although somebody still held it
+	view    *Segment
+}
+
+// ID is the segment's id, 32 hexadecimal digits. It names an incarnation's segment for ever.
+func (s *Segment) ID() string { return s.life.id }
+
+// Path is the segment's file.
+func (s *Segment) Path() string { return s.life.path }
+
+// Source is a key that is equal for segments of one source: owner and labels. FORMAT.md 4.4.
+func (s *Segment) Source() string { return s.life.source }
+
+// Labels are the source's labels, job and instance among them, sorted by name.
+func (s *Segment) Labels() []reader.Pair { return s.labels }
+
+// Attributes are the source's resource attributes, sorted by name.
+func (s *Segment) Attributes() []reader.Pair { return s.attributes }
+
+// Series are the segment's series. Where another segment of the source has the same series at the
+// same time, the older one's carries OverlapLabel.
+func (s *Segment) Series() []*reader.Series { return s.series }
+
+// Tables are the segment's tables and their tiers.
+func (s *Segment) Tables() []reader.Table { return s.life.tables }
+
+// Start is the time of birth, unix ns.
+func (s *Segment) Start() int64 { return s.life.start }
+
+// End is the time of the last row, unix ns, once the writer closed or died.
+func (s *Segment) End() (int64, bool) { return s.end, s.ended }
+
+// Liveness of the writer, as of the snapshot.
+func (s *Segment) Liveness() reader.Liveness { return s.liveness }
+
+// Overlapped is how many of the series carry OverlapLabel.
+func (s *Segment) Overlapped() int { return s.overlapped }
+
+// Between yields the rows of a tier whose time lies in [begin, end], unix ns, oldest first, until
+// yield answers false. A row is valid during its call only. Of a segment that is no longer there,
+// nothing is yielded.
+func (s *Segment) Between(table, tier int, begin, end int64, yield func(*reader.Row) bool) {
+	if unlock, ok := s.life.lock(); ok {
+		defer unlock()
+		s.life.g.Between(table, tier, begin, end)(yield)
+	}
+}
+
+// Rows yields the rows of a tier numbered from and up, as Between does. The last row of an ended
+// segment is its writer's final row or its last words.
+func (s *Segment) Rows(table, tier int, from uint64, yield func(*reader.Row) bool) {
+	if unlock, ok := s.life.lock(); ok {
+		defer unlock()
+		s.life.g.Rows(table, tier, from)(yield)
+	}
+}
+
+// Head is the number of a tier's newest row, 0 if there is none.
+func (s *Segment) Head(table, tier int) uint64 {
+	unlock, ok := s.life.lock()
+	if !ok {
+		return 0
+	}
+	defer unlock()
+	return s.life.g.Head(table, tier)
+}
+
+func (l *life) lock() (unlock func(), ok bool) {
+	l.polling.RLock()
+	l.mu.Lock()
+	if l.closed {
+		l.unlock()
+		return nil, false
+	}
+	return l.unlock, true
+}
+
+func (l *life) unlock() {
+	l.mu.Unlock()
+	l.polling.RUnlock()
+}
