@@ -184,7 +184,7 @@ type TableControl struct {
 	SharedCellsUsed uint32           // 0x10
 	Reserved0       uint32           // 0x14
 	Head            [MaxTiers]uint64 // 0x18
-	Reserved        uint64           // 0x38
+	Changes         uint64           // 0x38  moves after a descriptor became live or retired
 }
 
 // Word numbers inside the control block and a table's part of it, for code
@@ -206,6 +206,7 @@ const (
 	TctlCellsUsed  = 0x08 / 8 // row_cells_used, lane_cells_used
 	TctlSharedUsed = 0x10 / 8
 	TctlHead       = 0x18 / 8
+	TctlChanges    = 0x38 / 8
 )
 
 // Series is a series descriptor. FORMAT.md 6.1.

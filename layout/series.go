@@ -159,6 +159,13 @@ func StoreSeries(seg []uint64, h *Header, s *SeriesInfo, strings []byte) {
 	}
 	s.State = NewState(generation, SeriesLive)
 	atomic.StoreUint64(&d[SeriesStateWord], image[SeriesStateWord]&^0xffffffff|uint64(s.State))
+	noteChange(seg, h, int(s.Table))
+}
+
+// noteChange tells readers that come back that a descriptor of the table is
+// another: last of all, so that who sees it sees the descriptor too. FORMAT.md 10.2.
+func noteChange(seg []uint64, h *Header, table int) {
+	atomic.AddUint64(&seg[h.Control.Offset/8+CtlTables+uint64(table)*TctlWords+TctlChanges], 1)
 }
 
 // RetireSeries is the writer's half of retiring, 10.2: rows before retiredRow hold the series.
@@ -167,4 +174,5 @@ func RetireSeries(seg []uint64, h *Header, index int, retiredRow uint64) {
 	atomic.StoreUint64(&d[SeriesRetiredWord], retiredRow)
 	w := d[SeriesStateWord] // this process alone stores here
 	atomic.StoreUint64(&d[SeriesStateWord], w&^0xff|SeriesRetired)
+	noteChange(seg, h, int(uint16(d[1]))) // the table, at 0x08
 }
