@@ -1,9 +1,7 @@
 package source
 
 import (
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/shmts/shmts/reader"
 )
@@ -68,7 +66,7 @@ func relabel(members []*life, now uint64) (settled bool) {
 	var key []byte
 	for i, older := range members {
 		v := older.view
-		v.series, v.overlapped = older.g.Series(), 0
+		v.series, v.overrides = older.g.Series(), nil
 		var taken map[string]bool
 		for _, newer := range members[i+1:] {
 			if !v.ended && newer.since == now && older.since != newer.since {
@@ -88,26 +86,15 @@ func relabel(members []*life, now uint64) (settled bool) {
 		if taken == nil {
 			continue
 		}
-		v.series = slices.Clone(v.series)
-		for k, s := range v.series {
-			if key = seriesKey(key, s); !taken[string(key)] {
-				continue
+		label := []reader.Pair{{Name: OverlapLabel, Value: older.id[:min(shortID, len(older.id))]}}
+		for _, s := range v.series {
+			if key = seriesKey(key, s); taken[string(key)] {
+				if v.overrides == nil {
+					v.overrides = make(map[*reader.Series][]reader.Pair)
+				}
+				v.overrides[s] = label
 			}
-			c := *s
-			c.Labels = withLabel(s.Labels, reader.Pair{Name: OverlapLabel, Value: older.id[:min(shortID, len(older.id))]})
-			v.series[k] = &c
-			v.overlapped++
 		}
 	}
 	return settled
-}
-
-func withLabel(labels []reader.Pair, p reader.Pair) []reader.Pair {
-	i, found := slices.BinarySearchFunc(labels, p, func(a, b reader.Pair) int { return strings.Compare(a.Name, b.Name) })
-	out := slices.Clone(labels)
-	if found {
-		out[i] = p
-		return out
-	}
-	return slices.Insert(out, i, p)
 }

@@ -405,7 +405,7 @@ func (r *Register) count() (changed bool) {
 			changed = true
 		}
 		s.Series += len(l.view.series)
-		s.Overlapped += l.view.overlapped
+		s.Overlapped += len(l.view.overrides)
 		s.Bytes += l.g.Size()
 	}
 	r.mu.Lock()

@@ -18,7 +18,7 @@ type Segment struct {
 
 	labels, attributes []reader.Pair
 	series             []*reader.Series
-	overlapped         int // series that carry OverlapLabel
+	overrides          map[*reader.Series][]reader.Pair
 
 	liveness reader.Liveness
 	end      int64
@@ -62,9 +62,12 @@ func (s *Segment) Labels() []reader.Pair { return s.labels }
 // Attributes are the source's resource attributes, sorted by name.
 func (s *Segment) Attributes() []reader.Pair { return s.attributes }
 
-// Series are the segment's series. Where another segment of the source has the same series at the
-// same time, the older one's carries OverlapLabel.
+// Series are the segment's series: the same slice until one is registered or retired.
 func (s *Segment) Series() []*reader.Series { return s.series }
+
+// Overrides are labels that single series carry beside their own and the source's: where a newer
+// segment of the source has the same series at the same time, this one's has OverlapLabel. Nil for most.
+func (s *Segment) Overrides() map[*reader.Series][]reader.Pair { return s.overrides }
 
 // Tables are the segment's tables and their tiers.
 func (s *Segment) Tables() []reader.Table { return s.life.tables }
@@ -77,9 +80,6 @@ func (s *Segment) End() (int64, bool) { return s.end, s.ended }
 
 // Liveness of the writer, as of the snapshot.
 func (s *Segment) Liveness() reader.Liveness { return s.liveness }
-
-// Overlapped is how many of the series carry OverlapLabel.
-func (s *Segment) Overlapped() int { return s.overlapped }
 
 // Between yields the rows of a tier whose time lies in [begin, end], unix ns, oldest first, until
 // yield answers false. A row is valid during its call only. Of a segment that is no longer there,
