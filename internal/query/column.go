@@ -1,0 +1,253 @@
+package query
+
+import (
+	"math"
+
+	"github.com/prometheus/prometheus/model/value"
+
+	"github.com/shmts/shmts/reader"
+)
+
+// Field is a part of a series that is a Prometheus series by itself.
+type Field uint8
+
+// The fields. A stat has five.
+const (
+	Value     Field = iota // counter, updown, gauge; a stat's last
+	Min                    // stat: of the row's own window
+	Max                    // stat
+	Sum                    // stat
+	Count                  // stat
+	Buckets                // histogram: a native histogram
+	Target                 // of no series: target_info, 1 at each row
+	numFields              // not a field
+)
+
+// Column is a field of a series, to be read. Series is nil for Target.
+type Column struct {
+	Series *reader.Series
+	Field  Field
+}
+
+// A column's cell that holds no value (a gauge never set, a window in which nothing was
+// recorded, a row that does not hold the series) is a staleness marker: the
+// series was there before, perhaps, and is not there now.
+var stale = math.Float64frombits(value.StaleNaN)
+
+func isStale(v float64) bool { return math.Float64bits(v) == value.StaleNaN }
+
+// Batch is what the rows of one table and tier say of some of its series: one column of
+// times, and for each Column one of values, all of the same length.
+type Batch struct {
+	Columns []Column
+	Times   []int64 // unix ms, each greater than the one before
+	Floats  [][]float64
+	Hists   []HistColumn
+	Epochs  []uint16
+	First   uint64 // number of the first row, 0 if there is none
+	Absent  []bool // by column: some cell of it is a staleness marker
+}
+
+// HistColumn is a histogram's cumulative counts by row.
+type HistColumn struct {
+	Range  reader.BucketRange
+	Sum    []float64 // a staleness marker where there is no value
+	Counts []uint64  // Stride a row: zero, the buckets, above
+}
+
+// Stride is the number of counts a row.
+func (h *HistColumn) Stride() int { return h.Range.Count + 2 }
+
+// NewBatch prepares a Batch for columns.
+func NewBatch(columns []Column) *Batch {
+	b := &Batch{Columns: columns, Floats: make([][]float64, len(columns)), Absent: make([]bool, len(columns))}
+	for i, c := range columns {
+		if c.Field == Buckets {
+			if b.Hists == nil {
+				b.Hists = make([]HistColumn, len(columns))
+			}
+			b.Hists[i].Range = c.Series.Buckets
+		}
+	}
+	return b
+}
+
+// Len is the number of rows.
+func (b *Batch) Len() int { return len(b.Times) }
+
+// milli is ns in ms, rounded down, so that order is kept.
+func milli(ns int64) int64 {
+	ms := ns / 1e6
+	if ns%1e6 < 0 {
+		ms--
+	}
+	return ms
+}
+
+// At begins the row of time t, in unix ms: what lies at t or after it is taken back first. So two
+// rows of one millisecond give the later one, and after the wall clock was stepped
+// back the newer rows hide the older ones that they overlap.
+func (b *Batch) At(t int64, no uint64, epoch uint16) {
+	n := len(b.Times)
+	for n > 0 && b.Times[n-1] >= t {
+		n--
+	}
+	if n < len(b.Times) {
+		b.cut(n)
+	}
+	if n == 0 {
+		b.First = no
+	}
+	b.Times = append(b.Times, t)
+	b.Epochs = append(b.Epochs, epoch)
+}
+
+// cut keeps the first n rows.
+func (b *Batch) cut(n int) {
+	b.Times, b.Epochs = b.Times[:n], b.Epochs[:n]
+	for i, c := range b.Columns {
+		if c.Field == Buckets {
+			h := &b.Hists[i]
+			h.Sum, h.Counts = h.Sum[:n], h.Counts[:n*h.Stride()]
+		} else {
+			b.Floats[i] = b.Floats[i][:n]
+		}
+	}
+}
+
+// Add takes a row. FORMAT.md 6.2, 8.1.
+func (b *Batch) Add(r *reader.Row) {
+	b.At(milli(r.Time), r.No, r.Epoch)
+	for i, c := range b.Columns {
+		if c.Field == Target {
+			b.Floats[i] = append(b.Floats[i], 1)
+			continue
+		}
+		v, ok := r.Value(c.Series)
+		if c.Field == Buckets {
+			b.addHistogram(i, &v, ok)
+			continue
+		}
+		f := stale
+		if ok {
+			f = field(&v, c.Field)
+		}
+		b.AddFloat(i, f)
+	}
+}
+
+// AddFloat appends the value of column i in the row that At began.
+func (b *Batch) AddFloat(i int, f float64) {
+	if isStale(f) {
+		b.Absent[i] = true
+	}
+	b.Floats[i] = append(b.Floats[i], f)
+}
+
+func (b *Batch) addHistogram(i int, v *reader.Value, ok bool) {
+	h := &b.Hists[i]
+	if !ok || len(v.Buckets) != h.Range.Count {
+		b.AddHistogram(i, stale, 0, nil, 0)
+		return
+	}
+	b.AddHistogram(i, v.Sum, v.Zero, v.Buckets, v.Above)
+}
+
+// AddHistogram appends the counts of column i in the row that At began; of a row that does not
+// hold the series, sum is a staleness marker.
+func (b *Batch) AddHistogram(i int, sum float64, zero uint64, buckets []uint64, above uint64) {
+	h := &b.Hists[i]
+	h.Sum = append(h.Sum, sum)
+	if isStale(sum) {
+		b.Absent[i] = true
+		for range h.Stride() {
+			h.Counts = append(h.Counts, 0)
+		}
+		return
+	}
+	h.Counts = append(h.Counts, zero)
+	h.Counts = append(h.Counts, buckets...)
+	h.Counts = append(h.Counts, above)
+}
+
+// field is one number of a value; a staleness marker if it is unset.
+func field(v *reader.Value, f Field) float64 {
+	var x float64
+	switch f {
+	case Min:
+		x = v.Min
+	case Max:
+		x = v.Max
+	case Sum:
+		return v.Sum
+	case Count:
+		return float64(v.Count)
+	default:
+		if v.Unset {
+			return stale
+		}
+		if v.Kind == reader.Stat {
+			return v.Last
+		}
+		return v.Float
+	}
+	if x != x { // a window in which nothing was recorded
+		return stale
+	}
+	return x
+}
+
+// read appends the rows of a tier in [begin, end], unix ms.
+func (b *Batch) read(s Segment, table, tier int, begin, end int64) {
+	from, to := nanos(begin, 0), nanos(end, 999_999)
+	if c, ok := s.(ColumnReader); ok {
+		c.Columns(table, tier, from, to, b)
+		return
+	}
+	s.Between(table, tier, from, to, func(r *reader.Row) bool {
+		b.Add(r)
+		return true
+	})
+}
+
+// nanos is ms in ns plus some, kept inside int64: the engine asks for the beginning and end of time.
+func nanos(ms, plus int64) int64 {
+	switch {
+	case ms > math.MaxInt64/1_000_000-1:
+		return math.MaxInt64
+	case ms < math.MinInt64/1_000_000+1:
+		return math.MinInt64
+	}
+	return ms*1_000_000 + plus
+}
+
+// size is the number of float64s that the batch holds, for limits.
+func (b *Batch) size() int {
+	n := len(b.Times)
+	for i := range b.Columns {
+		n += len(b.Floats[i])
+		if b.Hists != nil {
+			n += len(b.Hists[i].Counts)
+		}
+	}
+	return n
+}
+
+// prepend puts older's rows before b's. They have the same columns, and older ends before b begins.
+func (b *Batch) prepend(older *Batch) {
+	if b.Len() == 0 {
+		*b = *older
+		return
+	}
+	b.Times = append(older.Times, b.Times...)
+	b.Epochs = append(older.Epochs, b.Epochs...)
+	b.First = older.First
+	for i := range b.Columns {
+		b.Absent[i] = b.Absent[i] || older.Absent[i]
+		b.Floats[i] = append(older.Floats[i], b.Floats[i]...)
+		if b.Hists != nil {
+			b.Hists[i].Sum = append(older.Hists[i].Sum, b.Hists[i].Sum...)
+			b.Hists[i].Counts = append(older.Hists[i].Counts, b.Hists[i].Counts...)
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package query
+
+import (
+	"math"
+	"sort"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+
+	"github.com/shmts/shmts/reader"
+)
+
+// series is a storage.Series. It may be iterated several times.
+type series struct {
+	labels labels.Labels
+	parts  []part
+	joined *samples
+	err    error
+}
+
+func (s *series) Labels() labels.Labels { return s.labels }
+
+// Iterator reads the rows, the first time.
+func (s *series) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
+	if s.joined == nil {
+		all, err := join(s.parts)
+		s.joined, s.err = &all, err
+	}
+	it, ok := reuse.(*iterator)
+	if !ok {
+		it = &iterator{}
+	}
+	*it = iterator{samples: s.joined, i: -1, err: s.err}
+	return it
+}
+
+// iterator goes over samples. Start timestamps are not given: a 0 sample says the same, see plan.
+type iterator struct {
+	*samples
+	i   int
+	err error
+}
+
+func (it *iterator) typ() chunkenc.ValueType {
+	switch {
+	case it.i >= len(it.times):
+		return chunkenc.ValNone
+	case it.hists != nil:
+		return chunkenc.ValFloatHistogram
+	}
+	return chunkenc.ValFloat
+}
+
+func (it *iterator) Next() chunkenc.ValueType {
+	if it.i < len(it.times) {
+		it.i++
+	}
+	return it.typ()
+}
+
+// unixMilli is int64 under a name that go vet does not take for io.Seeker's.
+type unixMilli = int64
+
+func (it *iterator) Seek(t unixMilli) chunkenc.ValueType {
+	it.i = max(it.i, 0)
+	if it.i < len(it.times) && it.times[it.i] < t {
+		rest := it.times[it.i:]
+		it.i += sort.Search(len(rest), func(k int) bool { return rest[k] >= t })
+	}
+	return it.typ()
+}
+
+func (it *iterator) At() (int64, float64) { return it.times[it.i], it.floats[it.i] }
+func (it *iterator) AtT() int64           { return it.times[it.i] }
+func (it *iterator) AtST() int64          { return 0 }
+func (it *iterator) Err() error           { return it.err }
+
+// AtHistogram is for integer histograms, of which there are none here.
+func (it *iterator) AtHistogram(*histogram.Histogram) (int64, *histogram.Histogram) {
+	panic("shmts: query: AtHistogram of a float histogram")
+}
+
+func (it *iterator) AtFloatHistogram(h *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
+	if h == nil {
+		h = &histogram.FloatHistogram{}
+	}
+	r := it.hists[it.i]
+	r.column.fill(h, int(r.row))
+	return it.times[it.i], h
+}
+
+// histView is a histogram's column as native histograms: schema = scale, zero threshold = base^Min, and
+// bucket i as index i + 1, since Prometheus names a bucket by its upper bound's exponent. What was
+// recorded above the last bucket is in one bucket more after it: a quantile that falls into it is
+// no more than the upper bound of that one.
+//
+// All rows share their spans, which cover every bucket that any row fills, so that the engine subtracts
+// and adds them without reconciling.
+type histView struct {
+	h         *HistColumn
+	epochs    []uint16
+	threshold float64
+	spans     []histogram.Span
+	used      []int32 // indices into a row's counts, of the buckets in spans
+}
+
+func newHistView(h *HistColumn, epochs []uint16) *histView {
+	v := &histView{h: h, epochs: epochs, threshold: lowerBound(h.Range)}
+	stride := h.Stride()
+	any := make([]uint64, stride)
+	for at := 0; at < len(h.Counts); at += stride {
+		for k, n := range h.Counts[at : at+stride] {
+			any[k] |= n
+		}
+	}
+	next := int32(0)
+	for k := 1; k < stride; k++ {
+		if any[k] == 0 {
+			continue
+		}
+		index := int32(h.Range.Min + k) // bucket k-1 is of index Min+k-1, and Prometheus's is one more
+		if n := len(v.spans); n > 0 && index == next {
+			v.spans[n-1].Length++
+		} else {
+			v.spans = append(v.spans, histogram.Span{Offset: index - next, Length: 1})
+		}
+		next = index + 1
+		v.used = append(v.used, int32(k))
+	}
+	return v
+}
+
+// lowerBound is base^Min, the lower bound of the lowest bucket.
+func lowerBound(r reader.BucketRange) float64 {
+	whole, part := r.Min>>r.Scale, r.Min&(1<<r.Scale-1)
+	return math.Ldexp(math.Exp2(float64(part)/float64(int(1)<<r.Scale)), whole)
+}
+
+// fill makes h the histogram of a row.
+func (v *histView) fill(h *histogram.FloatHistogram, row int) {
+	*h = histogram.FloatHistogram{
+		PositiveSpans:   append(h.PositiveSpans[:0], v.spans...),
+		PositiveBuckets: h.PositiveBuckets[:0],
+		Schema:          int32(v.h.Range.Scale),
+		ZeroThreshold:   v.threshold,
+	}
+	if row < 0 {
+		if row == rowStale {
+			h.Sum = stale
+		}
+		for range v.used {
+			h.PositiveBuckets = append(h.PositiveBuckets, 0)
+		}
+		return
+	}
+	if row > 0 && v.epochs[row] == v.epochs[row-1] && !isStale(v.h.Sum[row-1]) {
+		h.CounterResetHint = histogram.NotCounterReset
+	}
+	counts := v.h.Counts[row*v.h.Stride():][:v.h.Stride()]
+	h.ZeroCount = float64(counts[0])
+	h.Count = h.ZeroCount
+	h.Sum = v.h.Sum[row]
+	for _, k := range v.used {
+		n := float64(counts[k])
+		h.PositiveBuckets = append(h.PositiveBuckets, n)
+		h.Count += n
+	}
+}

@@ -1,0 +1,142 @@
+package query
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/shmts/shmts/internal/names"
+	"github.com/shmts/shmts/reader"
+)
+
+// LabelNames implements storage.LabelQuerier.
+func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	found := map[string]struct{}{}
+	err := q.walk(ctx, matchers, func(v *view, metric int32, own []labels.Label) {
+		found[labels.MetricName] = struct{}{}
+		if metric < 0 {
+			own = v.target
+		} else {
+			for _, l := range v.source {
+				found[l.Name] = struct{}{}
+			}
+		}
+		for _, l := range own {
+			found[l.Name] = struct{}{}
+		}
+	})
+	return sorted(found, hints), nil, err
+}
+
+// LabelValues implements storage.LabelQuerier.
+func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	found := map[string]struct{}{}
+	err := q.walk(ctx, matchers, func(v *view, metric int32, own []labels.Label) {
+		value := ""
+		switch {
+		case name == labels.MetricName && metric < 0:
+			value = names.TargetInfo
+		case name == labels.MetricName:
+			value = v.schema.metrics[metric].name
+		case metric < 0:
+			value = get(v.target, name)
+		default:
+			if value = get(v.source, name); value == "" {
+				value = get(own, name)
+			}
+		}
+		if value != "" {
+			found[value] = struct{}{}
+		}
+	})
+	return sorted(found, hints), nil, err
+}
+
+// walk calls f with every metric that the matchers select, once for all segments of a schema and a source.
+func (q *querier) walk(ctx context.Context, matchers []*labels.Matcher, f func(v *view, metric int32, own []labels.Label)) error {
+	sel, err := newSelector(matchers)
+	if err != nil {
+		return err
+	}
+	views := q.views(q.mint)
+	for i := range views {
+		if i%64 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		v := &views[i]
+		sel.each(v, func(metric int32, own []labels.Label) bool {
+			f(v, metric, own)
+			return true
+		})
+	}
+	return nil
+}
+
+func sorted(found map[string]struct{}, hints *storage.LabelHints) []string {
+	out := slices.AppendSeq(make([]string, 0, len(found)), maps.Keys(found))
+	slices.Sort(out)
+	if hints != nil && hints.Limit > 0 && len(out) > hints.Limit {
+		out = out[:hints.Limit]
+	}
+	return out
+}
+
+// Metadata is what writers say of a metric.
+type Metadata struct {
+	Type string `json:"type"` // Prometheus's word
+	Help string `json:"help"`
+	Unit string `json:"unit"` // UCUM, as recorded
+}
+
+// Metadata of every metric, or of one, by name. The list of a metric is sorted and without doubles.
+func (s *Storage) Metadata(metric string) map[string][]Metadata {
+	out := map[string][]Metadata{}
+	seen := map[*schema]bool{}
+	add := func(name string, m Metadata) {
+		if metric == "" || metric == name {
+			if at, ok := slices.BinarySearchFunc(out[name], m, compareMetadata); !ok {
+				out[name] = slices.Insert(out[name], at, m)
+			}
+		}
+	}
+	for _, v := range s.schemas.views(s.sources.Segments()) {
+		if v.target != nil {
+			add(names.TargetInfo, Metadata{"gauge", "Resource attributes of the source.", ""})
+		}
+		if seen[v.schema] {
+			continue
+		}
+		seen[v.schema] = true
+		for _, m := range v.schema.metrics {
+			sr := v.schema.series[m.series]
+			add(m.name, Metadata{typeOf(sr, m.field), sr.Help, unitOf(sr, m.field)})
+		}
+	}
+	return out
+}
+
+func compareMetadata(a, b Metadata) int {
+	return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Help, b.Help), cmp.Compare(a.Unit, b.Unit))
+}
+
+func typeOf(s *reader.Series, f Field) string {
+	switch {
+	case f == Buckets:
+		return "histogram"
+	case additive(s, f):
+		return "counter"
+	}
+	return "gauge"
+}
+
+func unitOf(s *reader.Series, f Field) string {
+	if f == Count {
+		return ""
+	}
+	return s.Unit
+}

@@ -1,0 +1,109 @@
+package query
+
+import (
+	"github.com/prometheus/prometheus/storage"
+
+	"github.com/shmts/shmts/reader"
+)
+
+// A gap of more than gapSteps steps ends a series until the next row: staleAfter later
+// PromQL no longer sees it.
+const gapSteps = 2.5
+
+func staleAfter(step int64) int64 { return int64(float64(step) * gapSteps) }
+
+// plan is what one selector reads, for whatever series: it is made of the engine's hints, once.
+//
+// Tiers. Every row of every tier is exact, so the question is only how many are needed:
+//
+//   - rate, increase: the coarsest tier with step <= range / 5;
+//   - min_over_time, max_over_time of a stat: the same, as its columns fold every base row's window;
+//   - any other range function: the finest;
+//   - instant selectors: the coarsest with step <= query step / 2, so the finest in an instant query;
+//
+// where none is fine enough, the finest. Time before that tier's oldest row comes from
+// the next coarser tiers. Where neither has a row yet, in a young process, the finer ones answer.
+//
+// Columns. A stat's own name is its last value, but min_over_time and max_over_time read its min and
+// max. The archive's gauges will have such columns too, and count_over_time and avg_over_time theirs:
+// column is the place.
+//
+// Zeros. Additive series begin with 0 at the time of their registration for the functions that subtract.
+type plan struct {
+	fn         string
+	start, end int64 // unix ms, inclusive
+	first      int64 // the first instant that is evaluated, of instant selectors
+	rng, step  int64 // ms; rng 0: an instant selector
+	finest     int64 // ms: no finer tier than this, if the client says so
+	zeros      bool
+}
+
+func newPlan(h *storage.SelectHints, mint, maxt, lookback, maxResolution int64) plan {
+	p := plan{start: mint, end: maxt, first: mint, finest: maxResolution}
+	if h != nil {
+		p.fn, p.start, p.end, p.rng, p.step = h.Func, h.Start, h.End, h.Range, h.Step
+		p.first = p.start
+		if p.rng == 0 && lookback > 0 {
+			// The engine asks for a lookback before the first instant. Our series go stale sooner.
+			p.first = min(p.start+lookback-1, p.end)
+		}
+	}
+	switch p.fn {
+	case "rate", "increase", "irate", "resets":
+		p.zeros = p.rng > 0
+	}
+	return p
+}
+
+// column is the field that answers for f.
+func (p *plan) column(kind reader.Kind, f Field) Field {
+	if kind == reader.Stat && f == Value && p.rng > 0 {
+		switch p.fn {
+		case "min_over_time":
+			return Min
+		case "max_over_time":
+			return Max
+		}
+	}
+	return f
+}
+
+// tier is the one that should answer, of tiers with these steps in ms, finest first.
+func (p *plan) tier(f Field, additive bool, tiers []reader.Tier) int {
+	var most int64 // the step that is coarse enough
+	switch {
+	case p.rng == 0:
+		most = p.step / 2
+	case additive && (p.fn == "rate" || p.fn == "increase"),
+		f == Min && p.fn == "min_over_time", f == Max && p.fn == "max_over_time":
+		most = p.rng / 5
+	}
+	most = max(most, p.finest)
+	k := 0
+	for k+1 < len(tiers) && tiers[k+1].Step.Milliseconds() <= most {
+		k++
+	}
+	return k
+}
+
+// begin is where to begin reading a tier: instant selectors need no row that has gone stale before
+// the first instant.
+func (p *plan) begin(step, now int64) int64 {
+	if p.rng > 0 {
+		return p.start
+	}
+	return max(p.start, min(p.first, now)-staleAfter(step))
+}
+
+// additive tells the fields that never fall while their process lives.
+func additive(s *reader.Series, f Field) bool {
+	switch f {
+	case Value:
+		return s.Kind == reader.Counter
+	case Sum:
+		return s.NonNegative
+	case Count, Buckets:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,389 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/shmts/shmts/internal/names"
+	"github.com/shmts/shmts/reader"
+)
+
+// Storage shows Sources as a storage.Queryable. It is safe for concurrent use.
+type Storage struct {
+	sources    Sources
+	schemas    *schemas
+	maxSamples int64
+	now        func() time.Time
+}
+
+// NewStorage is a Storage over sources. A query that reads more than maxSamples numbers fails; 0: no limit.
+// A nil now is time.Now.
+func NewStorage(sources Sources, maxSamples int, now func() time.Time) *Storage {
+	if now == nil {
+		now = time.Now
+	}
+	return &Storage{sources: sources, schemas: newSchemas(), maxSamples: int64(maxSamples), now: now}
+}
+
+// Querier implements storage.Queryable, without the knowledge of a query's lookback: see With.
+func (s *Storage) Querier(mint, maxt int64) (storage.Querier, error) {
+	return s.With(Hints{}).Querier(mint, maxt)
+}
+
+// Hints say of a query what the engine does not pass on.
+type Hints struct {
+	// Lookback is the engine's in this query: instant selectors then read no row that has
+	// gone stale before the first instant.
+	Lookback time.Duration
+	// MaxResolution is the finest step that the client wants; 0: as the plan says.
+	MaxResolution time.Duration
+}
+
+// Run is the storage for one query: it knows the query's hints, holds it to the limit, and
+// remembers which tiers answered.
+type Run struct {
+	*Storage
+	hints   Hints
+	now     int64 // unix ms, one for the whole query
+	samples atomic.Int64
+
+	mu    sync.Mutex
+	tiers map[time.Duration]bool // steps that gave rows
+	all   bool                   // none but base tiers
+}
+
+// With begins a Run.
+func (s *Storage) With(h Hints) *Run {
+	return &Run{Storage: s, hints: h, now: s.now().UnixMilli(), tiers: map[time.Duration]bool{}, all: true}
+}
+
+// Querier implements storage.Queryable.
+func (r *Run) Querier(mint, maxt int64) (storage.Querier, error) {
+	return &querier{Run: r, mint: mint, maxt: maxt}, nil
+}
+
+// Infos says which tiers answered, if any but the finest of their tables did.
+func (r *Run) Infos() annotations.Annotations {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all {
+		return nil
+	}
+	steps := make([]string, 0, len(r.tiers))
+	for _, d := range slices.Sorted(maps.Keys(r.tiers)) {
+		steps = append(steps, model.Duration(d).String())
+	}
+	return annotations.New().Add(fmt.Errorf("%w: shmts: rows of step %s answered", annotations.PromQLInfo, strings.Join(steps, ", ")))
+}
+
+// used remembers a tier that gave rows.
+func (r *Run) used(step time.Duration, coarse bool) {
+	r.mu.Lock()
+	r.tiers[step] = true
+	r.all = r.all && !coarse
+	r.mu.Unlock()
+}
+
+// Lookback is how far an instant selector should look back: 5 minutes, or twice the coarsest step.
+func (s *Storage) Lookback() time.Duration {
+	d := 5 * time.Minute
+	for _, g := range s.sources.Segments() {
+		for _, t := range g.Tables() {
+			if n := len(t.Tiers); n > 0 {
+				d = max(d, 2*t.Tiers[n-1].Step)
+			}
+		}
+	}
+	return d
+}
+
+// querier is a storage.Querier.
+type querier struct {
+	*Run
+	mint, maxt int64
+}
+
+func (q *querier) Close() error { return nil }
+
+// views are the segments that may have something to say since mint, unix ms.
+func (q *querier) views(mint int64) []view {
+	all := q.schemas.views(q.sources.Segments())
+	return slices.DeleteFunc(all, func(v view) bool {
+		ns, ended := v.End()
+		return ended && milli(ns)+1 < mint
+	})
+}
+
+// maxMatchers is how many matchers a selector may have.
+const maxMatchers = 64
+
+// prune asks the source's labels: mask are the matchers that are left for the series.
+func (v *view) prune(matchers []*labels.Matcher) (mask uint64, ok bool) {
+	for i, m := range matchers {
+		if value := get(v.source, m.Name); value != "" && m.Name != labels.MetricName {
+			if !m.Matches(value) {
+				return 0, false
+			}
+			continue
+		}
+		mask |= 1 << i
+	}
+	return mask, true
+}
+
+// selector walks over the metrics that matchers select, segment by segment.
+type selector struct {
+	matchers []*labels.Matcher
+	memo     map[memoKey][]int32
+	builder  labels.ScratchBuilder
+	target   bool // target_info may match
+}
+
+type memoKey struct {
+	schema *schema
+	mask   uint64
+}
+
+func newSelector(matchers []*labels.Matcher) (*selector, error) {
+	if len(matchers) > maxMatchers {
+		return nil, fmt.Errorf("shmts: query: want at most %d matchers in a selector, got %d", maxMatchers, len(matchers))
+	}
+	s := &selector{matchers: matchers, memo: map[memoKey][]int32{}, builder: labels.NewScratchBuilder(16), target: true}
+	for _, m := range matchers {
+		if m.Name == labels.MetricName && !m.Matches(names.TargetInfo) {
+			s.target = false
+		}
+	}
+	return s, nil
+}
+
+// each calls f with the metrics of a view, and with -1 for target_info, until it says false.
+func (s *selector) each(v *view, f func(metric int32, own []labels.Label) bool) bool {
+	mask, ok := v.prune(s.matchers)
+	if !ok {
+		return true
+	}
+	if len(v.schema.metrics) > 0 {
+		// A label that single series have beside the source's is unknown to the schema.
+		overrides := v.Overrides()
+		known := mask
+		for i, m := range s.matchers {
+			if m.Name != labels.MetricName && len(overrides) > 0 && overrideName(overrides, m.Name) {
+				known &^= 1 << i
+			}
+		}
+		key := memoKey{v.schema, known}
+		list, ok := s.memo[key]
+		if !ok {
+			list = v.schema.match(s.matchers, known)
+			s.memo[key] = list
+		}
+		for _, k := range list {
+			m := &v.schema.metrics[k]
+			own := v.schema.own[m.series]
+			if len(overrides) > 0 {
+				own = withOverrides(own, overrides[v.series[m.series]])
+				if !s.matches(own, mask&^known) {
+					continue
+				}
+			}
+			if !f(k, own) {
+				return false
+			}
+		}
+	}
+	if s.target && v.target != nil && s.matches(v.target, mask) {
+		return f(-1, nil)
+	}
+	return true
+}
+
+// matches tests labels with the matchers of mask, but those of the name.
+func (s *selector) matches(ls []labels.Label, mask uint64) bool {
+	for i, m := range s.matchers {
+		if mask>>i&1 == 1 && m.Name != labels.MetricName && !m.Matches(get(ls, m.Name)) {
+			return false
+		}
+	}
+	return true
+}
+
+// overrideName tells whether any series is given a label of this name.
+func overrideName(overrides map[*reader.Series][]reader.Pair, name string) bool {
+	for _, pairs := range overrides {
+		for _, p := range pairs {
+			if p.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// withOverrides adds labels, which win.
+func withOverrides(own []labels.Label, pairs []reader.Pair) []labels.Label {
+	if len(pairs) == 0 {
+		return own
+	}
+	out := slices.Clone(own)
+	for _, p := range pairs {
+		out = slices.DeleteFunc(out, func(l labels.Label) bool { return l.Name == p.Name })
+		out = append(out, labels.Label{Name: p.Name, Value: p.Value})
+	}
+	return out
+}
+
+// labels of a metric: the source's, the series' own, the name.
+func (s *selector) labels(v *view, name string, own []labels.Label) labels.Labels {
+	s.builder.Reset()
+	s.builder.Add(labels.MetricName, name)
+	if name == names.TargetInfo && own == nil {
+		for _, l := range v.target {
+			s.builder.Add(l.Name, l.Value)
+		}
+	} else {
+		for _, l := range v.source {
+			s.builder.Add(l.Name, l.Value)
+		}
+		for _, l := range own {
+			s.builder.Add(l.Name, l.Value)
+		}
+	}
+	s.builder.Sort()
+	return s.builder.Labels()
+}
+
+// Select implements storage.Querier. It looks at labels when the set is first asked, and at rows
+// when a series is first iterated.
+func (q *querier) Select(ctx context.Context, sortSeries bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	return &seriesSet{q: q, ctx: ctx, sort: sortSeries, hints: hints, matchers: matchers, i: -1}
+}
+
+// seriesSet finds its series at the first Next.
+type seriesSet struct {
+	q        *querier
+	ctx      context.Context
+	sort     bool
+	hints    *storage.SelectHints
+	matchers []*labels.Matcher
+
+	found bool
+	list  []*series
+	i     int
+	err   error
+}
+
+func (s *seriesSet) Next() bool {
+	if !s.found {
+		s.found = true
+		p := newPlan(s.hints, s.q.mint, s.q.maxt, s.q.hints.Lookback.Milliseconds(), s.q.hints.MaxResolution.Milliseconds())
+		limit := 0
+		if s.hints != nil {
+			limit = s.hints.Limit
+		}
+		s.list, s.err = s.q.find(s.ctx, &p, limit, s.matchers)
+		if s.sort {
+			slices.SortFunc(s.list, func(a, b *series) int { return labels.Compare(a.labels, b.labels) })
+		}
+	}
+	s.i++
+	return s.err == nil && s.i < len(s.list)
+}
+
+func (s *seriesSet) At() storage.Series                { return s.list[s.i] }
+func (s *seriesSet) Err() error                        { return s.err }
+func (s *seriesSet) Warnings() annotations.Annotations { return nil }
+
+// find selects the series of a set.
+func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labels.Matcher) ([]*series, error) {
+	sel, err := newSelector(matchers)
+	if err != nil {
+		return nil, err
+	}
+	var out []*series
+	byHash := map[uint64]*series{}
+	views := q.views(p.start)
+	for i := range views {
+		if i%64 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		v := &views[i]
+		var groups []*group // of this segment
+		tables := v.Tables()
+		more := sel.each(v, func(k int32, own []labels.Label) bool {
+			name, column := names.TargetInfo, Column{Field: Target}
+			table, add := firstTable(tables), false
+			if k >= 0 {
+				m := &v.schema.metrics[k]
+				sr := v.series[m.series]
+				name = m.name
+				column = Column{sr, p.column(sr.Kind, m.field)}
+				table, add = sr.Table, additive(sr, m.field)
+			}
+			if table < 0 || table >= len(tables) || len(tables[table].Tiers) == 0 {
+				return true
+			}
+			ls := sel.labels(v, name, own)
+			h := ls.Hash()
+			s := byHash[h]
+			for ; s != nil && !labels.Equal(s.labels, ls); s = byHash[h] {
+				h++
+			}
+			if s == nil {
+				if limit > 0 && len(out) >= limit {
+					return false
+				}
+				s = &series{labels: ls}
+				out = append(out, s)
+				byHash[h] = s
+			}
+			if p.fn == "series" { // the HTTP API's token for a look-up of labels alone
+				return true
+			}
+			tier := p.tier(column.Field, add, tables[table].Tiers)
+			g := findGroup(groups, table, tier)
+			if g == nil {
+				g = &group{q: q, plan: p, segment: v.Segment, table: table, tier: tier, tiers: tables[table].Tiers}
+				groups = append(groups, g)
+			}
+			pt := part{g: g, column: len(g.columns), zero: add && p.zeros}
+			if column.Series != nil {
+				pt.start = milli(column.Series.Start)
+			} else {
+				pt.start = milli(v.Start())
+			}
+			g.columns = append(g.columns, column)
+			s.parts = append(s.parts, pt)
+			return true
+		})
+		if !more {
+			break
+		}
+	}
+	return out, nil
+}
+
+func findGroup(groups []*group, table, tier int) *group {
+	for _, g := range groups {
+		if g.table == table && g.tier == tier {
+			return g
+		}
+	}
+	return nil
+}
+
+// firstTable is the one whose rows say that a process was there.
+func firstTable(tables []reader.Table) int {
+	return slices.IndexFunc(tables, func(t reader.Table) bool { return len(t.Tiers) > 0 })
+}

@@ -1,0 +1,292 @@
+package query
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/prometheus/promql"
+
+	"github.com/shmts/shmts/reader"
+)
+
+// A group is what one selector wants of one table of one segment: one pass over its rows gives the
+// columns of all of them. It reads when the first of its series is iterated.
+type group struct {
+	q       *querier
+	plan    *plan
+	segment Segment
+	table   int
+	tier    int // the one that should answer
+	tiers   []reader.Tier
+	columns []Column
+
+	once  sync.Once
+	batch *Batch
+	steps []stepFrom // ms, of the rows from an index on
+	gaps  []int      // rows before which the series went stale
+	tail  int64      // when it went stale after the last row; 0 if it did not
+	end   int64      // 1 ms after the process's last row, 0 while it lives
+	err   error
+}
+
+type stepFrom struct {
+	from int
+	step int64
+}
+
+func (g *group) step(tier int) int64 { return g.tiers[tier].Step.Milliseconds() }
+
+// load reads the rows of the span: of the planned tier, before its oldest row of the coarser ones,
+// and if none of them has any, of the finer ones.
+func (g *group) load() {
+	p := g.plan
+	g.batch = NewBatch(g.columns)
+	read := func(tier int, end int64) *Batch {
+		b := NewBatch(g.columns)
+		b.read(g.segment, g.table, tier, p.begin(g.step(tier), g.q.now), end)
+		if g.err = g.q.count(b.size()); g.err == nil && b.Len() > 0 {
+			g.q.used(g.tiers[tier].Step, tier > 0)
+		}
+		return b
+	}
+	end := p.end
+	var steps []stepFrom // newest first, lengths instead of indices
+	for tier := g.tier; tier < len(g.tiers) && g.err == nil; tier++ {
+		b := read(tier, end)
+		if b.Len() == 0 {
+			continue
+		}
+		steps = append(steps, stepFrom{b.Len(), g.step(tier)})
+		g.batch.prepend(b)
+		end = b.Times[0] - 1
+		if b.First == 1 || end < p.begin(g.step(tier), g.q.now) {
+			break
+		}
+	}
+	for tier := g.tier - 1; tier >= 0 && g.batch.Len() == 0 && g.err == nil; tier-- {
+		if b := read(tier, p.end); b.Len() > 0 {
+			steps = append(steps, stepFrom{b.Len(), g.step(tier)})
+			g.batch = b
+		}
+	}
+	if g.err != nil {
+		g.batch = NewBatch(g.columns)
+		return
+	}
+	at := 0
+	for _, s := range slices.Backward(steps) {
+		g.steps = append(g.steps, stepFrom{at, s.step})
+		at += s.from
+	}
+	g.findGaps()
+}
+
+func (g *group) findGaps() {
+	times := g.batch.Times
+	for k, s := range g.steps {
+		to := len(times) // the last row of these goes with the next step's first
+		if k+1 < len(g.steps) {
+			to = g.steps[k+1].from + 1
+		}
+		limit := staleAfter(s.step)
+		for i := s.from + 1; i < to; i++ {
+			if times[i]-times[i-1] > limit {
+				g.gaps = append(g.gaps, i)
+			}
+		}
+	}
+	if ns, ended := g.segment.End(); ended {
+		g.end = milli(ns) + 1
+	}
+	if n := len(times); n > 0 {
+		// A gap that is not over yet is one when it has passed on our own clock, too.
+		t := times[n-1] + staleAfter(g.steps[len(g.steps)-1].step)
+		if g.end > times[n-1] {
+			t = min(t, g.end)
+		}
+		if t <= min(g.plan.end, g.q.now) {
+			g.tail = t
+		}
+	}
+}
+
+// stepAt is the step of row i.
+func (g *group) stepAt(i int) int64 {
+	for _, s := range slices.Backward(g.steps) {
+		if i >= s.from {
+			return s.step
+		}
+	}
+	return 0
+}
+
+// part is one series of one segment, a column of a group.
+type part struct {
+	g      *group
+	column int
+	start  int64 // ms: its registration, with every additive value 0
+	zero   bool  // begins with 0 there
+}
+
+// histRef is a histogram sample: a row of a column, or one of the two that no row has.
+type histRef struct {
+	column *histView
+	row    int32
+}
+
+const (
+	rowZero  = -1
+	rowStale = -2
+)
+
+// samples are what a series' iterator goes over: floats or histograms, with markers and zeros.
+type samples struct {
+	times  []int64
+	floats []float64
+	hists  []histRef
+}
+
+// samples of the part, which must not be changed: where nothing is added they are the columns themselves.
+func (p *part) samples() (samples, error) {
+	g := p.g
+	g.once.Do(g.load)
+	if g.err != nil {
+		return samples{}, g.err
+	}
+	b := g.batch
+	if b.Len() == 0 {
+		return samples{}, nil
+	}
+	zero := p.zero && p.start >= g.plan.start && p.start <= g.plan.end
+	var s samples
+	var view *histView
+	if g.columns[p.column].Field == Buckets {
+		view = newHistView(&b.Hists[p.column], b.Epochs)
+	} else if !zero && !b.Absent[p.column] && len(g.gaps) == 0 && g.tail == 0 {
+		return samples{times: b.Times, floats: b.Floats[p.column]}, nil
+	}
+
+	n := b.Len() + len(g.gaps) + 2
+	s.times = make([]int64, 0, n)
+	if view != nil {
+		s.hists = make([]histRef, 0, n)
+	} else {
+		s.floats = make([]float64, 0, n)
+	}
+	put := func(t int64, row int32, f float64) {
+		s.times = append(s.times, t)
+		if view != nil {
+			s.hists = append(s.hists, histRef{view, row})
+		} else {
+			s.floats = append(s.floats, f)
+		}
+	}
+	gaps, live := g.gaps, false
+	for i, t := range b.Times {
+		if len(gaps) > 0 && gaps[0] == i {
+			if gaps = gaps[1:]; live {
+				put(b.Times[i-1]+staleAfter(g.stepAt(i-1)), rowStale, stale)
+				live = false
+			}
+		}
+		f := 0.0
+		if view != nil {
+			f = view.h.Sum[i]
+		} else {
+			f = b.Floats[p.column][i]
+		}
+		if isStale(f) {
+			if live {
+				put(t, rowStale, stale)
+				live = false
+			}
+			continue
+		}
+		if zero {
+			if zero = false; p.start < t && (len(s.times) == 0 || p.start > s.times[len(s.times)-1]) {
+				put(p.start, rowZero, 0)
+			}
+		}
+		put(t, int32(i), f)
+		live = true
+	}
+	if live && g.tail > 0 {
+		put(g.tail, rowStale, stale)
+	}
+	return s, nil
+}
+
+func (s *samples) len() int { return len(s.times) }
+
+// stale tells whether sample i is a staleness marker.
+func (s *samples) stale(i int) bool {
+	if s.hists != nil {
+		return s.hists[i].row == rowStale
+	}
+	return isStale(s.floats[i])
+}
+
+// join puts the incarnations of a series behind each other, in the order of their starts. Where an older one
+// reaches into a newer one's time the newer one counts, but the older one's last value is kept, just
+// before it: it may be what was recorded after its last row but one.
+func join(parts []part) (samples, error) {
+	if len(parts) == 1 {
+		return parts[0].samples()
+	}
+	parts = slices.Clone(parts)
+	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(a.start, b.start) })
+	var out samples
+	for _, p := range parts {
+		s, err := p.samples()
+		if err != nil {
+			return samples{}, err
+		}
+		if s.len() == 0 {
+			continue
+		}
+		if (out.hists == nil) != (s.hists == nil) {
+			out = samples{} // the newest kind counts: a series is of one
+		}
+		out.append(s)
+	}
+	return out, nil
+}
+
+func (s *samples) append(newer samples) {
+	if s.len() == 0 {
+		*s = newer
+		return
+	}
+	cut := s.len()
+	for cut > 0 && s.times[cut-1] >= newer.times[0] {
+		cut--
+	}
+	last := s.len() - 1 // the last value
+	for last >= cut && s.stale(last) {
+		last--
+	}
+	moved := samples{}
+	if t := newer.times[0] - 1; last >= cut && (cut == 0 || s.times[cut-1] < t) {
+		moved.times = []int64{t}
+		if s.hists != nil {
+			moved.hists = []histRef{s.hists[last]}
+		} else {
+			moved.floats = []float64{s.floats[last]}
+		}
+	}
+	s.times = slices.Concat(s.times[:cut], moved.times, newer.times)
+	if s.hists != nil {
+		s.hists = slices.Concat(s.hists[:cut], moved.hists, newer.hists)
+	} else {
+		s.floats = slices.Concat(s.floats[:cut], moved.floats, newer.floats)
+	}
+}
+
+// count adds what was read, against the query's limit.
+func (r *Run) count(n int) error {
+	if r.samples.Add(int64(n)) > r.maxSamples && r.maxSamples > 0 {
+		return promql.ErrTooManySamples("query execution")
+	}
+	return nil
+}

@@ -1,0 +1,284 @@
+package query
+
+import (
+	"cmp"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/shmts/shmts/internal/names"
+	"github.com/shmts/shmts/reader"
+)
+
+// A schema is a set of series as Prometheus sees it, without the source's labels. The processes of one
+// program have the same, so a thousand segments share one, and a matcher looks at it
+// once and not a thousand times.
+type schema struct {
+	series  []*reader.Series // of the segment that showed it first
+	source  []string         // label names of the source, which series' labels give way to
+	own     [][]labels.Label // by series: its own labels, legal, sorted
+	metrics []metric         // by name, then series
+	byName  map[string]span
+}
+
+// metric is a field of a series under its name.
+type metric struct {
+	name   string
+	series int32
+	field  Field
+}
+
+type span struct{ from, to int32 }
+
+// entry is what is known of a segment.
+type entry struct {
+	schema *schema
+	source []labels.Label // legal, sorted
+	target []labels.Label // target_info's, nil if there is none
+	raw    []reader.Pair  // Labels as they were
+}
+
+// parts of a kind: fields and the suffix of their names.
+var parts = map[reader.Kind][]struct {
+	field Field
+	part  string
+}{
+	reader.Counter:   {{Value, names.Last}},
+	reader.UpDown:    {{Value, names.Last}},
+	reader.Gauge:     {{Value, names.Last}},
+	reader.Stat:      {{Value, names.Last}, {Min, names.Min}, {Max, names.Max}, {Sum, names.Sum}, {Count, names.Count}},
+	reader.Histogram: {{Buckets, names.Last}},
+}
+
+// exported is Prometheus's rule for a series' label that the source has too.
+const exported = "exported_"
+
+func newSchema(series []*reader.Series, source []string) *schema {
+	s := &schema{series: series, source: source, own: make([][]labels.Label, len(series)), byName: map[string]span{}}
+	for i, sr := range series {
+		s.own[i] = ownLabels(sr.Labels, source)
+		name := names.Metric(sr.Name, sr.Unit, sr.Kind)
+		for _, p := range parts[sr.Kind] {
+			s.metrics = append(s.metrics, metric{names.StatPart(name, p.part), int32(i), p.field})
+		}
+	}
+	slices.SortFunc(s.metrics, func(a, b metric) int {
+		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.series, b.series), cmp.Compare(a.field, b.field))
+	})
+	for i, m := range s.metrics {
+		sp, ok := s.byName[m.name]
+		if !ok {
+			sp.from = int32(i)
+		}
+		sp.to = int32(i) + 1
+		s.byName[m.name] = sp
+	}
+	return s
+}
+
+// ownLabels are a series' labels with legal names, exported_ where the source has the name.
+func ownLabels(pairs []reader.Pair, source []string) []labels.Label {
+	if len(pairs) == 0 {
+		return nil
+	}
+	out := make([]labels.Label, 0, len(pairs))
+	legal := names.Labels(pairs)
+	for _, p := range legal {
+		n := p.Name
+		taken := func(n string) bool {
+			return n == labels.MetricName || slices.Contains(source, n) || slices.ContainsFunc(out, func(l labels.Label) bool { return l.Name == n })
+		}
+		if taken(n) {
+			for n = exported + n; taken(n) || slices.ContainsFunc(legal, func(p reader.Pair) bool { return p.Name == n }); {
+				n = exported + n
+			}
+		}
+		if p.Value != "" {
+			out = append(out, labels.Label{Name: n, Value: p.Value})
+		}
+	}
+	slices.SortFunc(out, func(a, b labels.Label) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// legalLabels are pairs with legal names.
+func legalLabels(pairs []reader.Pair) []labels.Label {
+	out := make([]labels.Label, 0, len(pairs))
+	for _, p := range names.Labels(pairs) {
+		if p.Value != "" {
+			out = append(out, labels.Label{Name: p.Name, Value: p.Value})
+		}
+	}
+	return out
+}
+
+// schemas keeps what is known of segments, by the identity of their series slice: segments and
+// the values that stand for them come and go, the slice says whether anything changed.
+type schemas struct {
+	mu      sync.Mutex
+	seed    maphash.Seed
+	entries map[**reader.Series]*entry // by the address of the slice's first element
+	known   map[uint64][]*schema
+}
+
+func newSchemas() *schemas {
+	return &schemas{seed: maphash.MakeSeed(), entries: map[**reader.Series]*entry{}, known: map[uint64][]*schema{}}
+}
+
+// view is a segment as one query sees it.
+type view struct {
+	Segment
+	*entry
+	series []*reader.Series // parallel to schema.series
+}
+
+// views gives what is known of each segment.
+func (c *schemas) views(segments []Segment) []view {
+	out := make([]view, len(segments))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, g := range segments {
+		series, pairs := g.Series(), g.Labels()
+		if len(series) == 0 { // has no address to be known by
+			out[i] = view{g, c.add(g, nil, pairs), nil}
+			continue
+		}
+		e := c.entries[&series[0]]
+		if e == nil || len(e.schema.series) != len(series) || !slices.Equal(e.raw, pairs) {
+			e = c.add(g, series, pairs)
+			c.entries[&series[0]] = e
+		}
+		out[i] = view{g, e, series}
+	}
+	if len(c.entries) > 2*len(segments)+16 {
+		c.sweep(out)
+	}
+	return out
+}
+
+func (c *schemas) add(g Segment, series []*reader.Series, pairs []reader.Pair) *entry {
+	e := &entry{raw: pairs, source: legalLabels(pairs)}
+	for _, p := range names.TargetLabels(pairs, g.Attributes()) {
+		if p.Value != "" {
+			e.target = append(e.target, labels.Label{Name: p.Name, Value: p.Value})
+		}
+	}
+	source := make([]string, len(e.source))
+	for i, l := range e.source {
+		source[i] = l.Name
+	}
+	h := c.hash(series, source)
+	for _, s := range c.known[h] {
+		if s.same(series, source) {
+			e.schema = s
+			return e
+		}
+	}
+	e.schema = newSchema(series, source)
+	c.known[h] = append(c.known[h], e.schema)
+	return e
+}
+
+// sweep forgets segments that are gone.
+func (c *schemas) sweep(views []view) {
+	clear(c.entries)
+	used := make(map[*schema]bool, 16)
+	for _, v := range views {
+		used[v.schema] = true
+		if len(v.series) > 0 {
+			c.entries[&v.series[0]] = v.entry
+		}
+	}
+	for h, list := range c.known {
+		list = slices.DeleteFunc(list, func(s *schema) bool { return !used[s] })
+		if len(list) == 0 {
+			delete(c.known, h)
+		} else {
+			c.known[h] = list
+		}
+	}
+}
+
+func (c *schemas) hash(series []*reader.Series, source []string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(c.seed)
+	put := func(s string) {
+		h.WriteString(s)
+		h.WriteByte(0xff)
+	}
+	for _, n := range source {
+		put(n)
+	}
+	for _, s := range series {
+		put(s.Name)
+		put(s.Unit)
+		h.WriteByte(byte(s.Kind))
+		for _, p := range s.Labels {
+			put(p.Name)
+			put(p.Value)
+		}
+	}
+	return h.Sum64()
+}
+
+// same tells whether the series make this schema.
+func (s *schema) same(series []*reader.Series, source []string) bool {
+	return slices.Equal(s.source, source) && slices.EqualFunc(s.series, series, func(a, b *reader.Series) bool {
+		return a.Name == b.Name && a.Unit == b.Unit && a.Help == b.Help && a.Kind == b.Kind && slices.Equal(a.Labels, b.Labels)
+	})
+}
+
+// match finds the metrics that the matchers of mask accept, by name and the series' own labels alone.
+func (s *schema) match(matchers []*labels.Matcher, mask uint64) []int32 {
+	from, to := int32(0), int32(len(s.metrics))
+	for i, m := range matchers {
+		if mask>>i&1 == 1 && m.Name == labels.MetricName && m.Type == labels.MatchEqual {
+			sp := s.byName[m.Value]
+			from, to = max(from, sp.from), min(to, sp.to)
+		}
+	}
+	var out []int32
+	name, nameOK := "", false
+	var own, ownOK = int32(-1), false
+	for k := from; k < to; k++ {
+		m := &s.metrics[k]
+		if m.name != name {
+			name, nameOK = m.name, true
+			for i, mt := range matchers {
+				if mask>>i&1 == 1 && mt.Name == labels.MetricName && !mt.Matches(name) {
+					nameOK = false
+					break
+				}
+			}
+		}
+		if !nameOK {
+			continue
+		}
+		if m.series != own {
+			own, ownOK = m.series, true
+			for i, mt := range matchers {
+				if mask>>i&1 == 1 && mt.Name != labels.MetricName && !mt.Matches(get(s.own[own], mt.Name)) {
+					ownOK = false
+					break
+				}
+			}
+		}
+		if ownOK {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// get is a label's value, empty if it is not there.
+func get(ls []labels.Label, name string) string {
+	for i := range ls {
+		if ls[i].Name == name {
+			return ls[i].Value
+		}
+	}
+	return ""
+}
