@@ -3,9 +3,11 @@ package query
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 )
@@ -62,19 +64,55 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Parser is the one that the engine uses.
-func (e *Engine) Parser() parser.Parser { return e.parser }
+// What a query's text may be. The parser and the engine recurse over it: a million brackets
+// would overflow the stack, which no recover catches.
+const (
+	MaxQueryLength = 64 << 10 // bytes
+	MaxQueryDepth  = 400      // expressions inside each other
+)
+
+// Parse parses a query as the engine would, and holds it to the limits.
+func (e *Engine) Parse(q string) (parser.Expr, error) {
+	if len(q) > MaxQueryLength {
+		return nil, fmt.Errorf("shmts: query: want at most %d bytes, got %d", MaxQueryLength, len(q))
+	}
+	expr, err := e.parser.ParseExpr(q)
+	if err != nil {
+		return nil, err
+	}
+	if d := depth(expr); d > MaxQueryDepth {
+		return nil, fmt.Errorf("shmts: query: want at most %d expressions inside each other, got %d", MaxQueryDepth, d)
+	}
+	return expr, nil
+}
+
+// Selectors parses match[] parameters.
+func (e *Engine) Selectors(match []string) ([][]*labels.Matcher, error) {
+	return e.parser.ParseMetricSelectors(match)
+}
+
+func depth(n parser.Node) int {
+	d := 0
+	for c := range parser.ChildrenIter(n) {
+		d = max(d, depth(c))
+	}
+	return d + 1
+}
 
 // QueryOptions are a client's wishes for one query.
 type QueryOptions struct {
 	Lookback      time.Duration // 0: Storage.Lookback
-	MaxResolution time.Duration // the finest step wanted; 0: as the plan says
 	PerStepStats  bool
+
+	MaxSourceResolution time.Duration // see Hints
 }
 
 // Instant prepares a query at one time. The caller Closes it when the result is no longer used.
 // An error is the query's own (it can't be parsed), or of waiting for a place: ErrBusy, or the context's.
 func (e *Engine) Instant(ctx context.Context, q string, t time.Time, o QueryOptions) (promql.Query, error) {
+	if _, err := e.Parse(q); err != nil {
+		return nil, err
+	}
 	run, opts := e.begin(o)
 	pq, err := e.engine.NewInstantQuery(ctx, run, opts, q, t)
 	return wrap(pq, run, err)
@@ -82,6 +120,9 @@ func (e *Engine) Instant(ctx context.Context, q string, t time.Time, o QueryOpti
 
 // Range prepares a query at each step from start to end.
 func (e *Engine) Range(ctx context.Context, q string, start, end time.Time, step time.Duration, o QueryOptions) (promql.Query, error) {
+	if _, err := e.Parse(q); err != nil {
+		return nil, err
+	}
 	run, opts := e.begin(o)
 	pq, err := e.engine.NewRangeQuery(ctx, run, opts, q, start, end, step)
 	return wrap(pq, run, err)
@@ -91,7 +132,7 @@ func (e *Engine) begin(o QueryOptions) (*Run, promql.QueryOpts) {
 	if o.Lookback <= 0 {
 		o.Lookback = e.Lookback()
 	}
-	run := e.With(Hints{Lookback: o.Lookback, MaxResolution: o.MaxResolution})
+	run := e.With(Hints{Lookback: o.Lookback, MaxSourceResolution: o.MaxSourceResolution})
 	return run, promql.NewPrometheusQueryOpts(o.PerStepStats, o.Lookback)
 }
 

@@ -21,7 +21,8 @@ func staleAfter(step int64) int64 { return int64(float64(step) * gapSteps) }
 //   - any other range function: the finest;
 //   - instant selectors: the coarsest with step <= query step / 2, so the finest in an instant query;
 //
-// where none is fine enough, the finest. Time before that tier's oldest row comes from
+// where none is fine enough, the finest; and whatever the function, the coarsest with step <=
+// max_source_resolution where a client gives that. Time before that tier's oldest row comes from
 // the next coarser tiers. Where neither has a row yet, in a young process, the finer ones answer.
 //
 // Columns. A stat's own name is its last value, but min_over_time and max_over_time read its min and
@@ -34,12 +35,12 @@ type plan struct {
 	start, end int64 // unix ms, inclusive
 	first      int64 // the first instant that is evaluated, of instant selectors
 	rng, step  int64 // ms; rng 0: an instant selector
-	finest     int64 // ms: no finer tier than this, if the client says so
+	override   int64 // ms: the step that is coarse enough, if the client says so
 	zeros      bool
 }
 
-func newPlan(h *storage.SelectHints, mint, maxt, lookback, maxResolution int64) plan {
-	p := plan{start: mint, end: maxt, first: mint, finest: maxResolution}
+func newPlan(h *storage.SelectHints, mint, maxt, lookback, override int64) plan {
+	p := plan{start: mint, end: maxt, first: mint, override: override}
 	if h != nil {
 		p.fn, p.start, p.end, p.rng, p.step = h.Func, h.Start, h.End, h.Range, h.Step
 		p.first = p.start
@@ -72,13 +73,14 @@ func (p *plan) column(kind reader.Kind, f Field) Field {
 func (p *plan) tier(f Field, additive bool, tiers []reader.Tier) int {
 	var most int64 // the step that is coarse enough
 	switch {
+	case p.override > 0:
+		most = p.override
 	case p.rng == 0:
 		most = p.step / 2
 	case additive && (p.fn == "rate" || p.fn == "increase"),
 		f == Min && p.fn == "min_over_time", f == Max && p.fn == "max_over_time":
 		most = p.rng / 5
 	}
-	most = max(most, p.finest)
 	k := 0
 	for k+1 < len(tiers) && tiers[k+1].Step.Milliseconds() <= most {
 		k++

@@ -46,8 +46,8 @@ type Hints struct {
 	// Lookback is the engine's in this query: instant selectors then read no row that has
 	// gone stale before the first instant.
 	Lookback time.Duration
-	// MaxResolution is the finest step that the client wants; 0: as the plan says.
-	MaxResolution time.Duration
+	// MaxSourceResolution is the coarsest step to read, instead of the plan's choice; 0: the plan's.
+	MaxSourceResolution time.Duration
 }
 
 // Run is the storage for one query: it knows the query's hints, holds it to the limit, and
@@ -287,7 +287,7 @@ type seriesSet struct {
 func (s *seriesSet) Next() bool {
 	if !s.found {
 		s.found = true
-		p := newPlan(s.hints, s.q.mint, s.q.maxt, s.q.hints.Lookback.Milliseconds(), s.q.hints.MaxResolution.Milliseconds())
+		p := newPlan(s.hints, s.q.mint, s.q.maxt, s.q.hints.Lookback.Milliseconds(), s.q.hints.MaxSourceResolution.Milliseconds())
 		limit := 0
 		if s.hints != nil {
 			limit = s.hints.Limit
