@@ -13,7 +13,7 @@
 //	+--------------------------------------------------+ TotalSize
 //
 // A segment is seen as []uint64: Words turns a mapping into one, and from
-// there on slices check every bound. That function, View and Bytes are the
+// there on slices check every bound. That function, View, Bytes and Address are the
 // only unsafe in this module.
 //
 // The structs below are the format: their fields lie where FORMAT.md's tables

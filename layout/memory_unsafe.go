@@ -44,6 +44,10 @@ func Bytes(w []uint64) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), len(w)*8)
 }
 
+// Address is where w lies, for mmap(2) at a fixed address: a writer that closes
+// puts private memory where its segment was.
+func Address(w []uint64) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(w))) }
+
 // View sees the words from byte offset off on as a structure. It answers nil
 // where the structure would not lie inside w, or off is not a multiple of 8.
 // For memory that nobody else writes: private copies, and segments before

@@ -1,0 +1,1 @@
+// Empty: it tells the compiler that Pin and Unpin have their bodies elsewhere.

@@ -1,0 +1,119 @@
+package writer
+
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/shmts/shmts/internal/pin"
+	"github.com/shmts/shmts/layout"
+)
+
+// shape is a histogram's bucket range, as its records need it.
+type shape struct {
+	scale, min, count int
+}
+
+func (s *series) shape() shape {
+	r := s.info.Range()
+	return shape{r.Scale, r.Min, r.Count}
+}
+
+// cell is the number, among a histogram's cells, of the one that counts a finite v: FORMAT.md 9.
+func (h *shape) cell(v float64) int {
+	if !(v >= 0x1p-1022) {
+		return layout.HistZero // zero, negative, subnormal
+	}
+	i := layout.BucketIndex(h.scale, v) - h.min
+	switch {
+	case i < 0:
+		return layout.HistZero
+	case i >= h.count:
+		return layout.HistBuckets + h.count
+	}
+	return layout.HistBuckets + i
+}
+
+// Histogram counts values in base-2 exponential buckets, and their sum in f64. All
+// methods may be called from any goroutine, and on nil.
+type Histogram struct {
+	s     *series
+	shape shape
+}
+
+// Histogram registers, or finds, a histogram of number f64. See Buckets and Scale.
+func (w *Writer) Histogram(name string, options ...SeriesOption) *Histogram {
+	return register(w, layout.Histogram, layout.F64, name, options, func(s *series) *Histogram { return &Histogram{s, s.shape()} })
+}
+
+// Record counts v in its bucket. What is negative is counted in the zero bucket. NaN and infinities are
+// rejected and counted.
+func (h *Histogram) Record(v float64) {
+	if h == nil {
+		return
+	}
+	if v-v != 0 {
+		h.s.w.reject()
+		return
+	}
+	cell := h.shape.cell(v)
+	p := pin.Pin()
+	if at := h.s.place.Load(); at != nil {
+		if p < at.procs {
+			cells := at.words[p*at.stride:]
+			cells[cell]++
+			cells[layout.HistSum] = math.Float64bits(math.Float64frombits(cells[layout.HistSum]) + v)
+		} else {
+			at.useOverflow()
+			atomic.AddUint64(&at.words[at.overflow+cell], 1)
+			addFloat(&at.words[at.overflow+layout.HistSum], v)
+		}
+	}
+	pin.Unpin()
+}
+
+// Retire is Counter.Retire.
+func (h *Histogram) Retire() {
+	if h != nil {
+		h.s.retire()
+	}
+}
+
+// IntHistogram counts integers in base-2 exponential buckets, and their sum, exact
+// modulo 2^64. All methods may be called from any goroutine, and on nil.
+type IntHistogram struct {
+	s     *series
+	shape shape
+}
+
+// IntHistogram registers, or finds, a histogram of number u64. See Buckets and Scale.
+func (w *Writer) IntHistogram(name string, options ...SeriesOption) *IntHistogram {
+	return register(w, layout.Histogram, layout.U64, name, options, func(s *series) *IntHistogram { return &IntHistogram{s, s.shape()} })
+}
+
+// Record counts v in its bucket.
+func (h *IntHistogram) Record(v uint64) {
+	if h == nil {
+		return
+	}
+	cell := h.shape.cell(float64(v))
+	p := pin.Pin()
+	if at := h.s.place.Load(); at != nil {
+		if p < at.procs {
+			cells := at.words[p*at.stride:]
+			cells[cell]++
+			cells[layout.HistSum] += v
+		} else {
+			at.useOverflow()
+			atomic.AddUint64(&at.words[at.overflow+cell], 1)
+			atomic.AddUint64(&at.words[at.overflow+layout.HistSum], v)
+		}
+	}
+	pin.Unpin()
+}
+
+// Retire is Counter.Retire.
+func (h *IntHistogram) Retire() {
+	if h != nil {
+		h.s.retire()
+	}
+}
