@@ -269,6 +269,8 @@ func ParseHeader(w []uint64, fileSize int64) (*Header, error) {
 		return nil, corrupt("superblock", -1, fmt.Sprintf("section_count 1 to %d", MaxSections), h.SectionCount)
 	case h.SectionOffset != SuperblockSize:
 		return nil, corrupt("superblock", -1, "section_offset 256", h.SectionOffset)
+	case SuperblockSize+int(h.SectionCount)*SectionSize > size:
+		return nil, corrupt("section table", -1, fmt.Sprintf("%d sections inside the header of %d bytes", h.SectionCount, size), "past it")
 	}
 	if err := h.parseSections(w); err != nil {
 		return nil, err
@@ -299,9 +301,6 @@ func (h *Header) parseSections(w []uint64) error {
 	found := map[SectionType]Section{}
 	for i := range int(h.SectionCount) {
 		sec := View[Section](w, SuperblockSize+uint64(i)*SectionSize)
-		if sec == nil {
-			return corrupt("section table", i, fmt.Sprintf("inside the header of %d bytes", h.HeaderSize), "past it")
-		}
 		h.Sections = append(h.Sections, *sec)
 		element, inHeader, ok := sec.Type.known()
 		if !ok {

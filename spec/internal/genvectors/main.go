@@ -1,0 +1,39 @@
+// Command genvectors writes spec/vectors anew: images, texts and index.json.
+// README.md there is written by hand.
+package main
+
+import (
+	"flag"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/shmts/shmts/spec/internal/vectors"
+)
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("genvectors: ")
+	dir := flag.String("o", "vectors", "the directory to write to")
+	flag.Parse()
+	files, err := vectors.Files()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, pattern := range []string{"*.shmts", "*.txt", "index.json"} { // those that are no vectors any more
+		old, err := filepath.Glob(filepath.Join(*dir, pattern))
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, f := range old {
+			if err := os.Remove(f); err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(*dir, name), b, 0o644); err != nil {
+			log.Fatal(err)
+		}
+	}
+}

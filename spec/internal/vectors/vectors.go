@@ -1,0 +1,83 @@
+// Package vectors builds the images of spec/vectors, good and broken, on
+// package layout with fixed ids and clocks: every build gives the same bytes.
+package vectors
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/shmts/shmts/internal/canon"
+	"github.com/shmts/shmts/layout"
+)
+
+// A Vector is one entry of index.json: see spec/vectors/README.md.
+type Vector struct {
+	ID      string `json:"id"`
+	File    string `json:"file"`
+	Text    string `json:"text,omitempty"`
+	Section string `json:"section"`
+	Comment string `json:"comment"`
+	Verdict string `json:"verdict"`
+	Rule    string `json:"rule,omitempty"`
+
+	Image []byte `json:"-"`
+}
+
+// Verdicts of a vector, FORMAT.md 1.
+const (
+	Valid  = "valid"
+	Refuse = "refuse"
+	Skip   = "skip"
+	Ignore = "ignore"
+)
+
+// All are the vectors, in the order of the index.
+func All() []Vector {
+	all := append(good(), legal()...)
+	all = append(all, brokenHeaders()...)
+	all = append(all, brokenTables()...)
+	all = append(all, brokenSeries()...)
+	all = append(all, brokenRows()...)
+	for i := range all {
+		v := &all[i]
+		v.File = v.ID + ".shmts"
+		if v.Verdict != Refuse {
+			v.Text = v.ID + ".txt"
+		}
+	}
+	return all
+}
+
+// Files are what lies in spec/vectors, README.md apart, by name.
+func Files() (map[string][]byte, error) {
+	files := map[string][]byte{}
+	all := All()
+	for _, v := range all {
+		if files[v.File] != nil {
+			return nil, fmt.Errorf("two vectors are called %s", v.ID)
+		}
+		files[v.File] = v.Image
+		var text bytes.Buffer
+		switch err := canon.Dump(&text, v.Image); {
+		case v.Verdict == Refuse && err == nil:
+			return nil, fmt.Errorf("%s: want it refused (%s), got a text", v.ID, v.Rule)
+		case v.Verdict != Refuse && err != nil:
+			return nil, fmt.Errorf("%s: want it %s, got %w", v.ID, v.Verdict, err)
+		case err == nil:
+			files[v.Text] = text.Bytes()
+		}
+	}
+	var index bytes.Buffer
+	e := json.NewEncoder(&index)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(all); err != nil {
+		return nil, err
+	}
+	files["index.json"] = index.Bytes()
+	return files, nil
+}
+
+// image is a segment's bytes, in memory of their own.
+func image(w []uint64) []byte { return bytes.Clone(layout.Bytes(w)) }

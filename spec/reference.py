@@ -1,0 +1,485 @@
+#!/usr/bin/env python3
+"""A reader of shmts segments, written from FORMAT.md alone.
+
+    reference.py FILE          what the segment says, in the text of vectors/README.md
+    reference.py --live STORE  the segments of a store, and which of them have a living writer
+
+Python 3.9 or later, the standard library, Linux. Exit status 0; 1 when a segment is
+refused, with the reason on stderr; 2 for wrong usage and errors of the system.
+"""
+import fcntl
+import math
+import os
+import stat
+import struct
+import sys
+
+MAGIC = b"SHMTS\r\n\x1a"
+M64 = (1 << 64) - 1
+UNSET_F64, UNSET_I64 = 0xFFF800756E736574, 1 << 63
+F_OFD_GETLK = 36
+
+SUPERBLOCK = struct.Struct("<8sHHIIIQ16s16s16sqqQIIQIIIIQ32s80x")  # 4.1
+SECTION = struct.Struct("<IIQQI4x")  # 4.2
+TABLE = struct.Struct("<16sIIIIIIQQI4x")  # 4.3, up to its tiers
+TIER = struct.Struct("<QIIQ8x")  # 4.3.1
+CONTROL = struct.Struct("<IIqQIIQQQqQ")  # 5, up to its tables
+TABLE_CONTROL = struct.Struct("<QIII4x4QQ")  # 5.1
+SERIES = struct.Struct("<IBBbBHHHHIIIIIHhqQQ")  # 6.1
+ROW = struct.Struct("<QQqqqQIHHQ")  # 8.1
+
+# 4.2: type -> element size, lies in the header
+SECTIONS = {1: (640, False), 2: (256, True), 3: (1, True), 4: (64, False), 5: (1, False), 6: (8, False), 7: (8, False)}
+CONTROL_S, TABLES_S, SOURCE_S, SERIES_S, HEAP_S, LANES_S, ROWS_S = range(1, 8)
+
+U64, I64, F64 = 1, 2, 3
+NUMBERS = {U64: "u64", I64: "i64", F64: "f64"}
+COUNTER, UPDOWN, GAUGE, STAT, HISTOGRAM = 1, 2, 3, 4, 5
+KINDS = {COUNTER: ("counter", (U64, F64)), UPDOWN: ("updown", (I64,)), GAUGE: ("gauge", (F64, I64)),
+         STAT: ("stat", (F64,)), HISTOGRAM: ("histogram", (F64, U64))}  # 6.2
+
+
+class Refuse(Exception):
+    """The segment is not read."""
+
+
+class Broken(Exception):
+    """A pair list is broken, 6.4."""
+
+
+def want(ok, where, rule, got):
+    if not ok:
+        raise Refuse("%s: want %s, got %s" % (where, rule, got))
+
+
+def checksum(seed, words):
+    """8.3"""
+    def rotl(x, n):
+        return (x << n | x >> 64 - n) & M64
+    p = 0x9E3779B185EBCA87
+    a = [p, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, seed]
+    for i, w in enumerate(words):
+        a[i % 4] = rotl(a[i % 4] ^ w, 29) * p & M64
+    h = (rotl(a[0], 1) + rotl(a[1], 7) + rotl(a[2], 12) + rotl(a[3], 18)) & M64
+    h = (h ^ h >> 33) * 0xC2B2AE3D27D4EB4F & M64
+    h = (h ^ h >> 29) * 0x165667B19E3779F9 & M64
+    return h ^ h >> 32
+
+
+def words(b):
+    return list(struct.unpack("<%dQ" % (len(b) // 8), b))
+
+
+def float_of(bits):
+    return struct.unpack("<d", struct.pack("<Q", bits))[0]
+
+
+def bits_of(f):
+    return struct.unpack("<Q", struct.pack("<d", f))[0]
+
+
+def cut_pairs(b):
+    """6.4: the pair list at the front of b, and what follows it."""
+    def take(n):
+        nonlocal b
+        if len(b) < n:
+            raise Broken("list inside its bytes")
+        head, b = b[:n], b[n:]
+        return head
+    count, = struct.unpack("<H", take(2))
+    if count > 64:
+        raise Broken("at most 64 pairs")
+    pairs, before = [], b""
+    for _ in range(count):
+        name_length, value_length = struct.unpack("<HH", take(4))
+        if not 1 <= name_length <= 255:
+            raise Broken("a name of 1 to 255 bytes")
+        if value_length > 1023:
+            raise Broken("a value of at most 1023 bytes")
+        name, value = take(name_length), take(value_length)
+        try:
+            name.decode("utf-8"), value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Broken("UTF-8") from None
+        if name <= before:
+            raise Broken("names in byte order, each once")
+        before = name
+        if value:
+            pairs.append((name, value))
+    return pairs, b
+
+
+class Segment:
+    """A segment's file, read with pread: every look is at a private copy."""
+
+    def __init__(self, fd):
+        self.fd = fd
+        self.size = os.fstat(fd).st_size
+        self.parse_superblock()
+        self.parse_sections()
+        self.tables = [self.parse_table(i) for i in range(self.section[TABLES_S]["count"])]
+        self.parse_source()
+
+    def read(self, offset, n):
+        b = os.pread(self.fd, n, offset)
+        if len(b) != n:
+            raise Refuse("superblock: want total_size %d, the file's size, got less" % self.size)
+        return b
+
+    def parse_superblock(self):
+        where = "superblock"
+        want(self.size >= 256, where, "256 bytes", self.size)
+        (magic, self.major, self.minor, self.header_size, self.compat, incompat, self.total_size, self.segment_id, self.group_id,
+         self.boot_id, self.birth_unix, self.birth_mono, self.birth_error, self.pid, self.uid, self.pid_ns, self.flags,
+         self.group_index, self.section_count, section_offset, total, self.writer) = SUPERBLOCK.unpack(self.read(0, 256))
+        want(magic == MAGIC, where, "magic %r" % MAGIC, magic)
+        want(self.major == 1, where, "major 1", self.major)
+        want(incompat == 0, where, "no incompat features", hex(incompat))
+        want(self.header_size % 64 == 0 and 256 <= self.header_size <= min(65536, self.size), where, "header_size a multiple of 64, "
+             "256 to 65536, inside the file", self.header_size)
+        self.header = self.read(0, self.header_size)
+        w = words(self.header)
+        w[0x88 // 8] = 0
+        want(checksum(0x53, w) == total, where, "checksum %#x" % checksum(0x53, w), hex(total))
+        want(self.total_size % 4096 == 0 and self.header_size <= self.total_size <= 1 << 30, where,
+             "total_size a multiple of 4096, at most 2^30", self.total_size)
+        want(self.total_size == self.size, where, "total_size %d, the file's size" % self.size, self.total_size)
+        want(1 <= self.section_count <= 64, where, "section_count 1 to 64", self.section_count)
+        want(section_offset == 256, where, "section_offset 256", section_offset)
+        want(256 + 32 * self.section_count <= self.header_size, "section table", "sections inside the header", "past it")
+
+    def parse_sections(self):
+        """4.2"""
+        self.section = {}
+        for i in range(self.section_count):
+            kind, count, offset, length, element = SECTION.unpack_from(self.header, 256 + 32 * i)
+            if kind not in SECTIONS:
+                continue
+            where = "section table %d" % i
+            size, in_header = SECTIONS[kind]
+            first, end = (256 + 32 * self.section_count, self.header_size) if in_header else (self.header_size, self.total_size)
+            want(offset % 64 == 0 and first <= offset <= end, where, "offset a multiple of 64, %d to %d" % (first, end), offset)
+            want(length <= end - offset, where, "length at most %d" % (end - offset), length)
+            want(element == size or size >= 64 and element > size and element % 64 == 0, where, "element_size %d" % size, element)
+            want(length == count * element, where, "length count x element_size", length)
+            want(kind not in self.section, where, "section type %d once" % kind, "twice")
+            for other, s in self.section.items():
+                want(max(offset, s["offset"]) >= min(offset + length, s["offset"] + s["length"]), where,
+                     "no overlap with section type %d" % other, offset)
+            self.section[kind] = {"count": count, "offset": offset, "length": length, "element": element}
+        for kind in SECTIONS:
+            want(kind in self.section, "section table", "a section of type %d" % kind, "none")
+        want(self.section[CONTROL_S]["count"] == 1, "section table", "one control block", self.section[CONTROL_S]["count"])
+        want(self.section[SERIES_S]["count"] <= 1 << 20, "section table", "at most 1048576 series", self.section[SERIES_S]["count"])
+        want(1 <= self.section[TABLES_S]["count"] <= 8, "section table", "1 to 8 tables", self.section[TABLES_S]["count"])
+
+    def inside(self, kind, offset, n):
+        s = self.section[kind]
+        return offset % 64 == 0 and s["offset"] <= offset and offset + n <= s["offset"] + s["length"]
+
+    def parse_table(self, number):
+        """4.3"""
+        at = self.section[TABLES_S]["offset"] + number * self.section[TABLES_S]["element"]
+        t = dict(zip(("name", "tiers", "lanes", "row_cells", "lane_cells", "shared_cells", "lane_stride", "lanes_offset",
+                      "shared_offset", "capacity"), TABLE.unpack_from(self.header, at)))
+        where = "table %d" % number
+        sampled = self.flags & 1
+        want((0 if sampled else 1) <= t["tiers"] <= 4, where, "1 to 4 tiers (0 when sampled)", t["tiers"])
+        want(1 <= t["lanes"] <= 64, where, "1 to 64 lanes", t["lanes"])
+        want(1 <= t["row_cells"] <= 1 << 20, where, "1 to 1048576 row_cells", t["row_cells"])
+        want(1 <= t["lane_cells"] <= 1 << 20, where, "1 to 1048576 lane_cells", t["lane_cells"])
+        want(t["shared_cells"] <= 1 << 20, where, "at most 1048576 shared_cells", t["shared_cells"])
+        stride = t["lane_stride"]
+        want(stride % 64 == 0 and stride % 4096 != 0 and stride >= 8 * t["lane_cells"], where,
+             "lane_stride a multiple of 64, not of 4096, at least %d" % (8 * t["lane_cells"]), stride)
+        want(self.inside(LANES_S, t["lanes_offset"], (t["lanes"] + 1) * stride), where, "lanes inside section lanes", t["lanes_offset"])
+        want(self.inside(LANES_S, t["shared_offset"], 8 * t["shared_cells"]), where, "shared lane inside section lanes", t["shared_offset"])
+        t["tier"] = []
+        for j in range(t["tiers"]):
+            step, rows, stride, offset = TIER.unpack_from(self.header, at + 0x40 + 32 * j)
+            where = "table %d, tier %d" % (number, j)
+            want(10 ** 8 <= step <= 36 * 10 ** 11, where, "step 100000000 to 3600000000000 ns", step)
+            if j:
+                before = t["tier"][j - 1]["step"]
+                want(step > before and step % before == 0, where, "step a multiple of the tier before (%d)" % before, step)
+            want(2 <= rows <= 65536, where, "2 to 65536 rows", rows)
+            want(stride % 64 == 0 and stride >= 64 + 8 * t["row_cells"], where,
+                 "row_stride a multiple of 64, at least %d" % (64 + 8 * t["row_cells"]), stride)
+            want(self.inside(ROWS_S, offset, rows * stride), where, "ring inside section rows", offset)
+            t["tier"].append({"step": step, "rows": rows, "stride": stride, "offset": offset})
+        return t
+
+    def parse_source(self):
+        """4.4"""
+        s = self.section[SOURCE_S]
+        try:
+            self.labels, rest = cut_pairs(self.header[s["offset"]:s["offset"] + s["length"]])
+            self.attributes, _ = cut_pairs(rest)
+        except Broken as e:
+            raise Refuse("source: want two pair lists: %s" % e) from None
+        for name in (b"job", b"instance"):
+            want(name in dict(self.labels), "source", "a label %s" % name.decode(), "none")
+
+    def control(self):
+        """5, clamped"""
+        at = self.section[CONTROL_S]["offset"]
+        b = self.read(at, 640)
+        c = dict(zip(("state", "epoch", "heartbeat", "ticks", "series_used", "heap_used", "dropped_series", "overflow_threads",
+                      "rejected_records", "clock_offset", "fork_losses"), CONTROL.unpack_from(b)))
+        c["state"] = 2 if c["state"] == 2 else 1
+        c["series_used"] = min(c["series_used"], self.section[SERIES_S]["count"])
+        c["heap_used"] = min(c["heap_used"], self.section[HEAP_S]["length"])
+        c["table"] = [TABLE_CONTROL.unpack_from(b, 0x80 + 64 * i) for i in range(8)]
+        return c
+
+    def series(self, used):
+        """6.1, 10.2: descriptors with their strings, and (index, reason) of those skipped."""
+        good, skipped = [], []
+        for i in range(used):
+            at = self.section[SERIES_S]["offset"] + i * self.section[SERIES_S]["element"]
+            for _ in range(3):
+                desc = self.read(at, 64)
+                s, reason = self.parse_series(i, desc)
+                if self.read(at, 4) == desc[:4]:
+                    break
+            else:
+                s, reason = None, "state"
+            if reason:
+                skipped.append((i, reason))
+            elif s:
+                good.append(s)
+        return good, skipped
+
+    def parse_series(self, index, desc):
+        s = dict(zip(("state", "kind", "number", "scale", "flags", "table", "name_length", "unit_length", "help_length", "strings",
+                      "labels_length", "row_cell", "lane_cell", "shared_cell", "buckets", "bucket_min", "born_unix", "born_row",
+                      "retired_row"), SERIES.unpack(desc)), index=index)
+        life = s["state"] & 0xFF
+        if life > 3:
+            return None, "state"
+        if life < 2:
+            return None, None
+        if s["number"] not in KINDS.get(s["kind"], (0, ()))[1] or s["table"] >= len(self.tables):
+            return None, "descriptor"
+        t, scale, buckets = self.tables[s["table"]], s["scale"], s["buckets"]
+        if s["kind"] == HISTOGRAM:
+            shaped = 0 <= scale <= 6 and 1 <= buckets <= 2048 and s["bucket_min"] >= -1022 << scale
+        else:
+            shaped = scale == buckets == s["bucket_min"] == 0
+        lengths = s["name_length"], s["unit_length"], s["help_length"], s["labels_length"]
+        row, lane, shared = s["cells"] = {COUNTER: (1, 1, 0), UPDOWN: (1, 1, 0), GAUGE: (1, 0, 1), STAT: (5, 8, 1),
+                                          HISTOGRAM: (buckets + 3, buckets + 3, 0)}[s["kind"]]
+        if not (shaped and 1 <= lengths[0] <= 255 and lengths[1] <= 63 and lengths[2] <= 1023 and 2 <= lengths[3] <= 65535
+                and s["strings"] + sum(lengths) <= self.section[HEAP_S]["length"]
+                and s["row_cell"] + row <= t["row_cells"]
+                and (not lane or s["lane_cell"] + lane <= t["lane_cells"])
+                and (not shared or s["shared_cell"] + shared <= t["shared_cells"])):
+            return None, "descriptor"
+        b = self.read(self.section[HEAP_S]["offset"] + s["strings"], sum(lengths))
+        a, u, h = lengths[0], lengths[0] + lengths[1], sum(lengths[:3])
+        s["name"], s["unit"], s["help"] = b[:a], b[a:u], b[u:h]
+        try:
+            b[:a].decode("utf-8"), b[a:u].decode("utf-8"), b[u:h].decode("utf-8")
+            s["labels"], rest = cut_pairs(b[h:])
+        except (Broken, UnicodeDecodeError):
+            return None, "strings"
+        return (None, "strings") if rest else (s, None)
+
+    def rows(self, table, tier):
+        """8.2: the valid rows of a ring in order, and (slot, reason) of those skipped."""
+        t, ring = self.tables[table], self.tables[table]["tier"][tier]
+        good, skipped = [], []
+        for slot in range(ring["rows"]):
+            b = self.read(ring["offset"] + slot * ring["stride"], 64 + 8 * t["row_cells"])
+            r = dict(zip(("seq", "row_no", "t_begin", "t", "t_mono", "base_row", "cells", "epoch", "flags", "checksum"), ROW.unpack_from(b)))
+            if r["row_no"] == 0:
+                continue
+            if r["row_no"] % ring["rows"] != slot:
+                skipped.append((slot, "number"))
+            elif r["cells"] > t["row_cells"]:
+                skipped.append((slot, "cells"))
+            else:
+                w = words(b[:64 + 8 * r["cells"]])
+                if checksum(table * 256 + tier, words(self.segment_id) + w[1:7] + w[8:]) != r["checksum"]:
+                    skipped.append((slot, "checksum"))
+                else:
+                    good.append((r, w[8:]))
+        return sorted(good, key=lambda g: g[0]["row_no"]), skipped
+
+    def live(self, s, open_row):
+        """7: a series' live cells, as a row would hold them."""
+        t = self.tables[s["table"]]
+        lanes = [words(self.read(t["lanes_offset"] + k * t["lane_stride"] + 8 * s["lane_cell"], 8 * s["cells"][1]))
+                 for k in range(t["lanes"] + 1)]
+        shared = words(self.read(t["shared_offset"] + 8 * s["shared_cell"], 8 * s["cells"][2]))
+
+        def integer(cell):
+            return sum(lane[cell] for lane in lanes) & M64
+
+        def real(cell):
+            total = float_of(lanes[0][cell])
+            for lane in lanes[1:]:
+                total += float_of(lane[cell])
+            return bits_of(total)
+        additive = real if s["number"] == F64 else integer
+        if s["kind"] in (COUNTER, UPDOWN):
+            return [additive(0)]
+        if s["kind"] == GAUGE:
+            return shared
+        if s["kind"] == HISTOGRAM:
+            return [additive(0)] + [integer(c) for c in range(1, s["buckets"] + 3)]
+        at = 2 + 3 * (open_row % 2)
+        windows = [lane[at + 1:at + 3] for lane in lanes if lane[at] == open_row]
+        low = [float_of(w[0]) for w in windows if not math.isnan(float_of(w[0]))]
+        high = [float_of(w[1]) for w in windows if not math.isnan(float_of(w[1]))]
+        return [integer(0), real(1), shared[0], bits_of(min(low)) if low else UNSET_F64, bits_of(max(high)) if high else UNSET_F64]
+
+
+def text(b):
+    return '"%s"' % "".join(chr(c) if 0x20 <= c < 0x7F and c not in b'"\\' else "\\x%02x" % c for c in b)
+
+
+def pairs_text(pairs):
+    return ",".join("%s=%s" % (text(n), text(v)) for n, v in pairs)
+
+
+def number_text(number, bits, may_be_unset=False):
+    if may_be_unset and bits == {F64: UNSET_F64, I64: UNSET_I64}.get(number):
+        return "unset"
+    if number == U64:
+        return str(bits)
+    if number == I64:
+        return str(bits - (bits >> 63 << 64))
+    f = float_of(bits)
+    return "nan:%016x" % bits if math.isnan(f) else "%.17g" % f
+
+
+def value_text(s, cells):
+    if s["kind"] in (COUNTER, UPDOWN, GAUGE):
+        return number_text(s["number"], cells[0], s["kind"] == GAUGE)
+    if s["kind"] == STAT:
+        return "count=%d sum=%s last=%s min=%s max=%s" % (cells[0], number_text(F64, cells[1]), *(number_text(F64, c, True) for c in cells[2:5]))
+    n = s["buckets"]
+    buckets = ",".join("%d:%d" % (s["bucket_min"] + i, c) for i, c in enumerate(cells[2:2 + n]) if c)
+    return "sum=%s zero=%d above=%d buckets=%s" % (number_text(s["number"], cells[0]), cells[1], cells[2 + n], buckets)
+
+
+def dump(g):
+    """The lines of vectors/README.md."""
+    c = g.control()
+    yield "shmts %d.%d" % (g.major, g.minor)
+    yield "size header=%d total=%d" % (g.header_size, g.total_size)
+    yield "writer " + text(g.writer.split(b"\0")[0])
+    yield "segment " + g.segment_id.hex()
+    yield "group %s index=%d" % (g.group_id.hex(), g.group_index)
+    yield "boot " + g.boot_id.hex()
+    yield "birth unix=%d mono=%d error=%d" % (g.birth_unix, g.birth_mono, g.birth_error)
+    yield "process pid=%d uid=%d pid_ns=%d" % (g.pid, g.uid, g.pid_ns)
+    yield "flags flags=%d compat=%d" % (g.flags, g.compat)
+    yield from ("label " + pairs_text([p]) for p in g.labels)
+    yield from ("attribute " + pairs_text([p]) for p in g.attributes)
+    for i, t in enumerate(g.tables):
+        yield "table %d %s" % (i, text(t["name"].split(b"\0")[0]))
+        yield "room %d lanes=%d row_cells=%d lane_cells=%d shared_cells=%d series=%d" % (
+            i, t["lanes"], t["row_cells"], t["lane_cells"], t["shared_cells"], t["capacity"])
+        for j, r in enumerate(t["tier"]):
+            yield "tier %d %d step=%d rows=%d" % (i, j, r["step"], r["rows"])
+    yield "control state={state} epoch={epoch} heartbeat={heartbeat} ticks={ticks} clock_offset={clock_offset}".format(**c)
+    yield ("lost dropped_series={dropped_series} overflow_threads={overflow_threads} rejected_records={rejected_records} "
+           "fork_losses={fork_losses}").format(**c)
+    yield "used series={series_used} heap={heap_used}".format(**c)
+    for i, t in enumerate(g.tables):
+        open_row, row_used, lane_used, shared_used, *heads, changes = c["table"][i]
+        yield "open %d row=%d heads=%s" % (i, open_row, ",".join(map(str, heads[:t["tiers"]])))
+        yield "cells %d row=%d lane=%d shared=%d changes=%d" % (
+            i, min(row_used, t["row_cells"]), min(lane_used, t["lane_cells"]), min(shared_used, t["shared_cells"]), changes)
+    series, skipped = g.series(c["series_used"])
+    lines = {i: "skip series %d %s" % (i, reason) for i, reason in skipped}
+    for s in series:
+        s.update(life="live" if s["state"] & 0xFF == 2 else "retired", generation=s["state"] >> 8, kind_name=KINDS[s["kind"]][0],
+                 number_name=NUMBERS[s["number"]], labels_text=pairs_text(s["labels"]),
+                 name_text=text(s["name"]), unit_text=text(s["unit"]), help_text=text(s["help"]))
+        lines[s["index"]] = (
+            "series {index} {life} generation={generation} {kind_name} {number_name} {name_text}{{{labels_text}}} unit={unit_text} "
+            "help={help_text} flags={flags} table={table} born_unix={born_unix} born_row={born_row} retired_row={retired_row}"
+            + (" scale={scale} bucket_min={bucket_min} buckets={buckets}" if s["kind"] == HISTOGRAM else "")).format(**s)
+    yield from (lines[i] for i in sorted(lines))
+    for i, t in enumerate(g.tables):
+        for j in range(t["tiers"]):
+            rows, skipped = g.rows(i, j)
+            for r, cells in rows:
+                yield "row %d %d %d base=%d begin=%d t=%d mono=%d epoch=%d flags=%d cells=%d" % (
+                    i, j, r["row_no"], r["base_row"], r["t_begin"], r["t"], r["t_mono"], r["epoch"], r["flags"], r["cells"])
+                for s in series:  # 6.1: does the row belong to the series?
+                    held = s["born_row"] <= r["base_row"] and (not s["retired_row"] or r["base_row"] < s["retired_row"])
+                    if s["table"] == i and held and s["row_cell"] + s["cells"][0] <= r["cells"]:
+                        yield "value %d %s" % (s["index"], value_text(s, cells[s["row_cell"]:]))
+            yield from ("skip row %d %d slot %d %s" % (i, j, slot, reason) for slot, reason in skipped)
+    for s in series:
+        if s["life"] == "live":
+            yield "live %d %s" % (s["index"], value_text(s, g.live(s, c["table"][s["table"]][0])))
+
+
+def admit(directory, name):
+    """2: an open descriptor of a file that may be a segment."""
+    owner = os.stat(directory).st_uid
+    fd = os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode) or st.st_nlink != 1 or st.st_uid != owner or st.st_blocks * 512 < st.st_size:
+        os.close(fd)
+        raise Refuse("file: want a regular file of one link, without holes, owned by uid %d" % owner)
+    return fd
+
+
+def alive(fd):
+    """10.5: somebody holds the lock."""
+    flock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+    return struct.unpack("hhqqi4x", fcntl.fcntl(fd, F_OFD_GETLK, flock))[0] != fcntl.F_UNLCK
+
+
+def list_store(store):
+    for uid in sorted(os.listdir(store)):
+        directory = os.path.join(store, uid)
+        if not uid.isdigit() or os.path.islink(directory) or not os.path.isdir(directory):
+            continue
+        for name in sorted(os.listdir(directory)):
+            if name.startswith(".") or not name.endswith(".shmts"):
+                continue
+            fd = -1
+            try:
+                fd = admit(directory, name)
+                g = Segment(fd)
+                c = g.control()
+                state = "closed" if c["state"] == 2 else "alive" if alive(fd) else "dead"
+                print(state, g.segment_id.hex(), "{%s}" % pairs_text(g.labels), "series=%d" % len(g.series(c["series_used"])[0]),
+                      os.path.join(uid, name))
+            except (Refuse, OSError) as e:
+                print("refused", e, os.path.join(uid, name))
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+
+
+def main(argv):
+    if len(argv) == 3 and argv[1] == "--live":
+        return list_store(argv[2])
+    if len(argv) != 2 or argv[1].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    fd = os.open(argv[1], os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for line in dump(Segment(fd)):
+            print(line)
+    except Refuse as e:
+        print("reference: refuse: %s" % e, file=sys.stderr)
+        return 1
+    finally:
+        os.close(fd)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv))
+    except OSError as e:
+        print("reference: %s" % e, file=sys.stderr)
+        sys.exit(2)
