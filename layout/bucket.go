@@ -99,3 +99,6 @@ func BucketUpper(scale, i int) float64 {
 	k := i & (1<<scale - 1)
 	return math.Ldexp(math.Exp2(float64(k)/float64(int(1)<<scale)), i>>scale)
 }
+
+// ZeroThreshold is the lower bound of the lowest bucket, base^Min: what lies at or below it is counted as zero.
+func (r BucketRange) ZeroThreshold() float64 { return BucketUpper(r.Scale, r.Min-1) }

@@ -242,7 +242,7 @@ func (r *Register) poll() error {
 }
 
 func (r *Register) admit(g *reader.Segment) *life {
-	l := &life{polling: &r.polling, g: g, id: g.ID(), path: g.Path(), tables: g.Tables(), start: g.Start(), source: sourceKey(g), since: r.polls}
+	l := &life{polling: &r.polling, g: g, id: g.ID(), group: g.Group(), path: g.Path(), tables: g.Tables(), start: g.Start(), source: sourceKey(g), since: r.polls}
 	l.view = &Segment{life: l, labels: g.Labels(), attributes: g.Attributes(), liveness: g.Liveness()}
 	l.view.end, l.view.ended = g.End()
 	r.lives[g] = l

@@ -35,6 +35,7 @@ type life struct {
 
 	// What the register alone touches, from Poll.
 	id      string
+	group   string
 	source  string // key of its source
 	path    string
 	tables  []reader.Table
@@ -52,6 +53,9 @@ func (s *Segment) ID() string { return s.life.id }
 
 // Path is the segment's file.
 func (s *Segment) Path() string { return s.life.path }
+
+// Group is the incarnation's id: equal for segments that one process grew. FORMAT.md 10.7.
+func (s *Segment) Group() string { return s.life.group }
 
 // Source is a key that is equal for segments of one source: owner and labels. FORMAT.md 4.4.
 func (s *Segment) Source() string { return s.life.source }
