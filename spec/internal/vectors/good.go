@@ -110,7 +110,8 @@ func good() []Vector {
 	g.slot(0, 0, 2)[0]++
 	all = append(all, g.vector("odd-seq-whole-row", "8.2", "seq odd and all words stored: good in a copy, to be skipped in place"))
 
-	all = append(all, reused().vector("reused", "10.2", "a series retired, its cells used again, then its descriptor: no row shows another series' past"))
+	all = append(all, reused(false).vector("cells-reused", "10.2", "a series retired and its cells used again: no row shows another series' past"))
+	all = append(all, reused(true).vector("descriptor-reused", "10.2", "a descriptor used again under a new generation, once its rows had left the ring"))
 
 	g = base()
 	g.epoch, g.control().Epoch = 1, 0x10001
@@ -282,7 +283,8 @@ func texts() *segment {
 	return g
 }
 
-func reused() *segment {
+// reused stops when a series lies in the cells of another, or goes on until one has the descriptor of another.
+func reused(descriptor bool) *segment {
 	first, second := want(layout.Counter, layout.U64, "first"), want(layout.Counter, layout.U64, "second")
 	third := want(layout.Counter, layout.U64, "third")
 	g := newSegment(0x80, layout.Schema{Series: 3, HeapBytes: 64,
@@ -303,6 +305,9 @@ func reused() *segment {
 	g.add(s, 0, 7)
 	g.add(b, 0, 5)
 	g.tick(time.Second) // row 5
+	if !descriptor {
+		return g
+	}
 	g.retire(b)
 	for range 9 { // row 6 is out of the ring
 		g.tick(time.Second)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/shmts/shmts/internal/canon"
 	"github.com/shmts/shmts/layout"
@@ -62,6 +63,8 @@ func Files() (map[string][]byte, error) {
 		switch err := canon.Dump(&text, v.Image); {
 		case v.Verdict == Refuse && err == nil:
 			return nil, fmt.Errorf("%s: want it refused (%s), got a text", v.ID, v.Rule)
+		case v.Verdict == Refuse && !strings.Contains(err.Error(), v.Rule):
+			return nil, fmt.Errorf("%s: want it refused for %q, got %w", v.ID, v.Rule, err)
 		case v.Verdict != Refuse && err != nil:
 			return nil, fmt.Errorf("%s: want it %s, got %w", v.ID, v.Verdict, err)
 		case err == nil:
