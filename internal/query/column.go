@@ -120,23 +120,28 @@ func (b *Batch) Add(r *reader.Row) {
 	b.At(milli(r.Time), r.No, r.Epoch)
 	for i, c := range b.Columns {
 		if c.Field == Target {
-			b.Floats[i] = append(b.Floats[i], 1)
+			b.AddFloat(i, 1)
 			continue
 		}
 		v, ok := r.Value(c.Series)
-		if c.Field == Buckets {
-			b.addHistogram(i, &v, ok)
-			continue
-		}
-		f := stale
-		if ok {
-			f = field(&v, c.Field)
-		}
-		b.AddFloat(i, f)
+		b.AddValue(i, &v, ok)
 	}
 }
 
-// AddFloat appends the value of column i in the row that At began.
+// AddValue appends what the row that At began says of column i; ok is false if it does not hold the series.
+func (b *Batch) AddValue(i int, v *reader.Value, ok bool) {
+	c := b.Columns[i]
+	switch {
+	case c.Field == Buckets:
+		b.addHistogram(i, v, ok)
+	case ok:
+		b.AddFloat(i, field(v, c.Field))
+	default:
+		b.AddFloat(i, stale)
+	}
+}
+
+// AddFloat appends a number to column i in the row that At began.
 func (b *Batch) AddFloat(i int, f float64) {
 	if isStale(f) {
 		b.Absent[i] = true
@@ -147,27 +152,15 @@ func (b *Batch) AddFloat(i int, f float64) {
 func (b *Batch) addHistogram(i int, v *reader.Value, ok bool) {
 	h := &b.Hists[i]
 	if !ok || len(v.Buckets) != h.Range.Count {
-		b.AddHistogram(i, stale, 0, nil, 0)
-		return
-	}
-	b.AddHistogram(i, v.Sum, v.Zero, v.Buckets, v.Above)
-}
-
-// AddHistogram appends the counts of column i in the row that At began; of a row that does not
-// hold the series, sum is a staleness marker.
-func (b *Batch) AddHistogram(i int, sum float64, zero uint64, buckets []uint64, above uint64) {
-	h := &b.Hists[i]
-	h.Sum = append(h.Sum, sum)
-	if isStale(sum) {
 		b.Absent[i] = true
-		for range h.Stride() {
-			h.Counts = append(h.Counts, 0)
-		}
+		h.Sum = append(h.Sum, stale)
+		h.Counts = append(h.Counts, make([]uint64, h.Stride())...)
 		return
 	}
-	h.Counts = append(h.Counts, zero)
-	h.Counts = append(h.Counts, buckets...)
-	h.Counts = append(h.Counts, above)
+	h.Sum = append(h.Sum, v.Sum)
+	h.Counts = append(h.Counts, v.Zero)
+	h.Counts = append(h.Counts, v.Buckets...)
+	h.Counts = append(h.Counts, v.Above)
 }
 
 // field is one number of a value; a staleness marker if it is unset.

@@ -101,8 +101,8 @@ func depth(n parser.Node) int {
 
 // QueryOptions are a client's wishes for one query.
 type QueryOptions struct {
-	Lookback      time.Duration // 0: Storage.Lookback
-	PerStepStats  bool
+	Lookback     time.Duration // 0: Storage.Lookback
+	PerStepStats bool
 
 	MaxSourceResolution time.Duration // see Hints
 }

@@ -97,6 +97,14 @@ func (p *plan) begin(step, now int64) int64 {
 	return max(p.start, min(p.first, now)-staleAfter(step))
 }
 
+// covered tells whether a tier whose oldest row of the span is at oldest leaves nothing for coarser ones.
+func (p *plan) covered(oldest, step, now int64) bool {
+	if p.rng > 0 {
+		return oldest-p.start <= step
+	}
+	return oldest <= min(p.first, now)
+}
+
 // additive tells the fields that never fall while their process lives.
 func additive(s *reader.Series, f Field) bool {
 	switch f {

@@ -60,7 +60,7 @@ func (g *group) load() {
 		steps = append(steps, stepFrom{b.Len(), g.step(tier)})
 		g.batch.prepend(b)
 		end = b.Times[0] - 1
-		if b.First == 1 || end < p.begin(g.step(tier), g.q.now) {
+		if b.First == 1 || p.covered(b.Times[0], g.step(tier), g.q.now) {
 			break
 		}
 	}
