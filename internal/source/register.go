@@ -40,8 +40,8 @@ type Options struct {
 	Logger *slog.Logger     // nil: none
 	Now    func() time.Time // nil: time.Now
 
-	// Polled is called after each poll, with how long it took. It may be nil.
-	Polled func(time.Duration)
+	// Polled is called after each poll, with how long it took and what Poll answers. It may be nil.
+	Polled func(took time.Duration, err error)
 }
 
 // Register is a store's segments, grouped into sources. Poll, Run and Close belong to one
@@ -189,7 +189,7 @@ func (r *Register) Poll() error {
 	}
 	r.mu.Unlock()
 	if r.o.Polled != nil {
-		r.o.Polled(took)
+		r.o.Polled(took, err)
 	}
 	return err
 }

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shmts/shmts/internal/config"
+	"github.com/shmts/shmts/internal/export/otlp"
+	"github.com/shmts/shmts/internal/health"
+	"github.com/shmts/shmts/internal/query"
+	"github.com/shmts/shmts/internal/server"
+	"github.com/shmts/shmts/internal/source"
+	"github.com/shmts/shmts/reader"
+	"github.com/shmts/shmts/writer"
+)
+
+// lastExport bounds what a receiver that is slow can make the end take.
+const lastExport = 5 * time.Second
+
+// daemon is the organs, put together.
+type daemon struct {
+	log      *slog.Logger
+	self     *writer.Writer // nil: it was told not to
+	register *source.Register
+	exporter *otlp.Exporter // nil: no endpoint
+	metrics  *selfMetrics
+	listener net.Listener
+	http     *http.Server
+	ready    atomic.Pointer[error] // nil: not polled yet
+}
+
+func newDaemon(c *config.Config, log *slog.Logger) (d *daemon, err error) {
+	d = &daemon{log: log}
+	if d.listener, err = listen(c.Listen); err != nil {
+		return nil, fmt.Errorf("shmts: listen: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			d.listener.Close()
+		}
+	}()
+	if c.SelfMetrics {
+		if d.self, err = openSelf(c, d.listener.Addr()); err != nil {
+			log.Warn("shmtsd's own metrics are not in the store", "err", err)
+		}
+	}
+	h := health.New(d.self)
+	d.metrics = newSelfMetrics(h)
+	d.register, err = source.Open(source.Options{
+		Store: reader.Options{Dir: c.Store, TrustUIDs: c.TrustUIDs, NoMap: c.NoMap, AnyOwner: c.AnyOwner},
+		Every: c.PollInterval, DeadTTL: c.DeadTTL, HoldLimit: c.HoldLimit, Logger: log, Polled: d.polled,
+	})
+	if err != nil {
+		d.self.Close()
+		return nil, err
+	}
+	if c.OTLP.Endpoint != "" {
+		o := c.OTLP
+		d.exporter, err = otlp.New(otlp.Options{
+			Endpoint: o.Endpoint, Protocol: o.Protocol, Headers: o.Headers, Timeout: o.Timeout, Compression: o.Compression,
+			Certificate: o.Certificate, ClientCert: o.ClientCert, ClientKey: o.ClientKey,
+			Interval: o.Interval, BatchBytes: o.BatchBytes, BatchPoints: o.BatchPoints,
+			Version: version, Logger: log, Sent: d.metrics.exported,
+		}, (&view[otlp.Segment]{register: d.register}).Segments)
+		if err != nil {
+			d.register.Close()
+			d.self.Close()
+			return nil, err
+		}
+		d.register.Hold("otlp", func(s *source.Segment) bool { return d.exporter.Finished(s.ID()) })
+	}
+	engine := query.New(query.Options{
+		Sources: &view[query.Segment]{register: d.register}, Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
+		Concurrency: c.QueryConcurrency, Logger: log,
+	})
+	revision, date := build()
+	d.http = &http.Server{
+		Handler: server.New(server.Options{
+			Engine: engine, Metrics: h, Ready: d.isReady, Logger: log, Observe: d.metrics.answered,
+			Version: version, Revision: revision, BuildDate: date, Timeout: c.QueryTimeout,
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	log.Info("shmtsd starts", "version", version, "store", reader.Dir(c.Store), "listen", d.listener.Addr().String(), "otlp", c.OTLP.Endpoint)
+	return d, nil
+}
+
+// run works until the context ends or HTTP can't be served any more.
+func (d *daemon) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var work sync.WaitGroup
+	work.Go(func() { d.register.Run(ctx) })
+	if d.exporter != nil {
+		work.Go(func() { d.exporter.Run(ctx) })
+	}
+	served := make(chan error, 1)
+	go func() { served <- d.http.Serve(d.listener) }()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+	}
+	cancel()
+	d.log.Info("shmtsd ends")
+	work.Wait()
+
+	// Its own last values, and everybody's, go out before it ends.
+	d.metrics.update(d.register, d.exporter)
+	d.self.Close()
+	if d.exporter != nil {
+		_ = d.register.Poll()
+		last, done := context.WithTimeout(context.Background(), lastExport)
+		if err := d.exporter.Flush(last); err != nil {
+			d.log.Warn("the last export did not end in time", "err", err)
+		}
+		done()
+	}
+	stop, done := context.WithTimeout(context.Background(), lastExport)
+	defer done()
+	if d.http.Shutdown(stop) != nil {
+		d.http.Close()
+	}
+	return errors.Join(err, d.register.Close())
+}
+
+// polled is called after each poll.
+func (d *daemon) polled(took time.Duration, err error) {
+	d.ready.Store(&err)
+	d.metrics.polled(took, d.register, d.exporter)
+}
+
+func (d *daemon) isReady() error {
+	switch err := d.ready.Load(); {
+	case err == nil:
+		return errors.New("the store was not looked at yet")
+	default:
+		return *err
+	}
+}
+
+// view is the register's snapshot as those who look at it want it: as a slice of their own interface,
+// made once a snapshot.
+type view[T any] struct {
+	register *source.Register
+	made     atomic.Pointer[made[T]]
+}
+
+type made[T any] struct {
+	of  []*source.Segment
+	out []T
+}
+
+// Segments is the newest snapshot.
+func (v *view[T]) Segments() []T {
+	now := v.register.Segments()
+	if m := v.made.Load(); m != nil && len(m.of) == len(now) && (len(now) == 0 || &m.of[0] == &now[0]) {
+		return m.out
+	}
+	m := &made[T]{of: now, out: make([]T, len(now))}
+	for i, s := range now {
+		m.out[i] = any(s).(T)
+	}
+	v.made.Store(m)
+	return m.out
+}
+
+// listen takes host:port or unix:PATH. A socket that nobody listens on any more is replaced.
+func listen(address string) (net.Listener, error) {
+	path, ok := strings.CutPrefix(address, "unix:")
+	if !ok {
+		return net.Listen("tcp", address)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("want %s free, got an answer from it", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	return net.Listen("unix", path)
+}
+
+// openSelf makes shmtsd a writer of its own store.
+func openSelf(c *config.Config, address net.Addr) (*writer.Writer, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	instance := host
+	if tcp, ok := address.(*net.TCPAddr); ok {
+		instance = net.JoinHostPort(host, strconv.Itoa(tcp.Port))
+	}
+	attributes := map[string]string{"service.version": version}
+	for k, v := range c.Attributes {
+		attributes[k] = v
+	}
+	return writer.Open(writer.Options{Job: c.ServiceName, Instance: instance, Dir: c.Store, Attributes: attributes})
+}
+
+func build() (revision, date string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "", ""
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			revision = s.Value
+		case "vcs.time":
+			date = s.Value
+		}
+	}
+	return revision, date
+}

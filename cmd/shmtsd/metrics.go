@@ -1,0 +1,128 @@
+package main
+
+import (
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/shmts/shmts/internal/export/otlp"
+	"github.com/shmts/shmts/internal/health"
+	"github.com/shmts/shmts/internal/source"
+)
+
+// selfMetrics are what shmtsd records of itself. Totals that the organs count are taken over at each poll.
+type selfMetrics struct {
+	h       *health.Health
+	process *health.Process
+
+	polls, failedPolls *health.Counter
+	pollTime           *health.Histogram
+	segments           [4]*health.Gauge
+	sources, series    *health.Gauge
+	bytes, overlapped  *health.Gauge
+
+	found, unlinked, unlinkFailed, unfinished, vanished *health.Counter
+
+	skippedRows, skippedSeries                            *health.Counter
+	droppedSeries, overflowThreads, rejected, lostForks   *health.Counter
+	requestTime, exportTime                               *health.Histogram
+	points, pointsRejected, pointsDropped, rowsLost, sent *health.Counter
+	lastSent                                              *health.Gauge
+}
+
+func newSelfMetrics(h *health.Health) *selfMetrics {
+	m := &selfMetrics{
+		h:           h,
+		process:     health.NewProcess(h),
+		polls:       h.Counter("shmtsd_polls_total", "Looks at the store.", ""),
+		failedPolls: h.Counter("shmtsd_polls_failed_total", "Looks at the store that could not list it.", ""),
+		pollTime:    h.Histogram("shmtsd_poll_duration_seconds", "Time that a look at the store took."),
+		sources:     h.Gauge("shmtsd_sources", "Sources: owner and labels, whatever their incarnation.", ""),
+		series:      h.Gauge("shmtsd_series", "Series in all segments.", ""),
+		bytes:       h.Gauge("shmtsd_segments_size_bytes", "Size of all segments' files.", "By"),
+		overlapped:  h.Gauge("shmtsd_series_overlapped", "Series that carry shmts_segment: a newer process of the source has the same one.", ""),
+
+		found:        h.Counter("shmtsd_segments_found_total", "Segments ever found.", ""),
+		unlinked:     h.Counter("shmtsd_segments_unlinked_total", "Segments unlinked after their time to live.", ""),
+		unlinkFailed: h.Counter("shmtsd_segments_unlink_failures_total", "Attempts to unlink a segment that failed.", ""),
+		unfinished:   h.Counter("shmtsd_segments_unfinished_total", "Segments unlinked although their last rows could not be exported.", ""),
+		vanished:     h.Counter("shmtsd_segments_vanished_total", "Segments that somebody else unlinked.", ""),
+
+		skippedRows:     h.Counter("shmtsd_rows_skipped_total", "Rows passed over: torn, overwritten or broken.", ""),
+		skippedSeries:   h.Counter("shmtsd_series_skipped_total", "Series passed over: broken.", ""),
+		droppedSeries:   h.Counter("shmtsd_writers_dropped_series_total", "Registrations that found no room in their segments.", ""),
+		overflowThreads: h.Counter("shmtsd_writers_overflow_threads_total", "Threads that found no lane free.", ""),
+		rejected:        h.Counter("shmtsd_writers_rejected_records_total", "Records that were no legal value.", ""),
+		lostForks:       h.Counter("shmtsd_writers_fork_losses_total", "Forks after which the child could not have a segment.", ""),
+		requestTime:     h.Histogram("shmtsd_http_request_duration_seconds", "Time that an answer of the API took."),
+		exportTime:      h.Histogram("shmtsd_export_request_duration_seconds", "Time that an export request took."),
+		points:          h.Counter("shmtsd_export_points_total", "Data points that a receiver accepted.", ""),
+		pointsRejected:  h.Counter("shmtsd_export_points_rejected_total", "Data points that a receiver rejected in a partial success.", ""),
+		pointsDropped:   h.Counter("shmtsd_export_points_dropped_total", "Data points in requests that a receiver refused for good.", ""),
+		rowsLost:        h.Counter("shmtsd_export_rows_lost_total", "Rows that were overwritten before they could be exported.", ""),
+		sent:            h.Counter("shmtsd_export_sent_bytes_total", "Bytes of export requests, compressed.", "By"),
+		lastSent:        h.Gauge("shmtsd_export_last_success_timestamp_seconds", "Unix time of the last export that was accepted.", "s"),
+	}
+	for i, state := range [4]string{"alive", "stalled", "closed", "dead"} {
+		m.segments[i] = h.Gauge("shmtsd_segments", "Segments by the state of their writers.", "", "state", state)
+	}
+	h.Gauge("shmtsd_build_info", "1, with the version of shmtsd and of Go.", "", "goversion", runtime.Version(), "version", version).Set(1)
+	return m
+}
+
+func (m *selfMetrics) polled(took time.Duration, r *source.Register, e *otlp.Exporter) {
+	m.pollTime.Record(took.Seconds())
+	m.update(r, e)
+}
+
+func (m *selfMetrics) update(r *source.Register, e *otlp.Exporter) {
+	m.process.Update()
+	s := r.Stats()
+	for i, n := range [4]int{s.Alive, s.Stalled, s.Closed, s.Dead} {
+		m.segments[i].Set(float64(n))
+	}
+	m.sources.Set(float64(s.Sources))
+	m.series.Set(float64(s.Series))
+	m.bytes.Set(float64(s.Bytes))
+	m.overlapped.Set(float64(s.Overlapped))
+	m.polls.Total(float64(s.Polls))
+	m.failedPolls.Total(float64(s.FailedPolls))
+	m.found.Total(float64(s.Found))
+	m.unlinked.Total(float64(s.Unlinked))
+	m.unlinkFailed.Total(float64(s.UnlinkFailed))
+	m.unfinished.Total(float64(s.Unfinished))
+	m.vanished.Total(float64(s.Vanished))
+	for reason, n := range s.Refused {
+		m.h.Counter("shmtsd_segments_refused_total", "Files in the store that are not read.", "", "reason", reason).Total(float64(n))
+	}
+	m.skippedRows.Total(float64(s.Readers.SkippedRows))
+	m.skippedSeries.Total(float64(s.Readers.SkippedSeries))
+	m.droppedSeries.Total(float64(s.Readers.DroppedSeries))
+	m.overflowThreads.Total(float64(s.Readers.OverflowThreads))
+	m.rejected.Total(float64(s.Readers.RejectedRecords))
+	m.lostForks.Total(float64(s.Readers.ForkLosses))
+	if e == nil {
+		return
+	}
+	x := e.Stats()
+	for outcome, n := range x.Requests {
+		m.h.Counter("shmtsd_export_requests_total", "Attempts of export requests.", "", "outcome", outcome).Total(float64(n))
+	}
+	m.points.Total(float64(x.Points))
+	m.pointsRejected.Total(float64(x.Rejected))
+	m.pointsDropped.Total(float64(x.Dropped))
+	m.rowsLost.Total(float64(x.RowsLost))
+	m.sent.Total(float64(x.Bytes))
+	if !x.LastSent.IsZero() {
+		m.lastSent.Set(float64(x.LastSent.UnixMilli()) / 1000)
+	}
+}
+
+// exported is told of each attempt of an export request.
+func (m *selfMetrics) exported(took time.Duration) { m.exportTime.Record(took.Seconds()) }
+
+// answered is told of each request to the API.
+func (m *selfMetrics) answered(endpoint string, code int, took time.Duration) {
+	m.requestTime.Record(took.Seconds())
+	m.h.Counter("shmtsd_http_requests_total", "Requests to the API.", "", "code", strconv.Itoa(code), "endpoint", endpoint).Add(1)
+}
