@@ -1,0 +1,195 @@
+// Command fleet measures a whole host: a thousand segments of a hundred series
+// each, written by real processes at 1 s, and a real shmtsd that reads them,
+// without and with OTLP. Then, if asked, a real Prometheus that scrapes as many
+// series each second from processes that expose them.
+//
+// It prints lines of name and value, separated by a tab: cpu is in per cent of one
+// core over the measured time, rss in kB, both as the kernel accounts them.
+// bench/run makes RESULTS.md of it.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// The mix of a segment's hundred series: DESIGN.md's example of a service.
+const (
+	counters       = 60
+	gauges         = 20
+	stats          = 10
+	histograms     = 10
+	seriesASegment = counters + gauges + stats + histograms
+)
+
+type config struct {
+	segments, processes int
+	warm, window        time.Duration
+	interval            time.Duration // of OTLP export
+	daemon              string        // path of shmtsd
+	prometheus          bool
+	expose              string // path of bench/peers/expose, built
+	store               string // for the role of a writer
+	first               int
+}
+
+func main() {
+	var c config
+	role := flag.String("role", "", "internal: what a child process does")
+	flag.IntVar(&c.segments, "segments", 1000, "segments, of 100 series each")
+	flag.IntVar(&c.processes, "processes", 4, "processes that write, or expose, them")
+	flag.DurationVar(&c.warm, "warm", 20*time.Second, "time before measuring begins")
+	flag.DurationVar(&c.window, "for", 60*time.Second, "time that is measured, of each set-up")
+	flag.DurationVar(&c.interval, "otlp.interval", 10*time.Second, "how often the daemon exports")
+	flag.StringVar(&c.daemon, "shmtsd", "bin/shmtsd", "the daemon's `path`")
+	flag.BoolVar(&c.prometheus, "prometheus", false, "compare with Prometheus (built if it is not cached: minutes)")
+	flag.StringVar(&c.expose, "expose", "", "`path` of bench/peers/expose, for -prometheus")
+	flag.StringVar(&c.store, "store", "", "internal: the writer's store")
+	flag.IntVar(&c.first, "first", 0, "internal: the writer's first segment")
+	flag.Parse()
+	var err error
+	switch *role {
+	case "":
+		err = run(c)
+	case "writer":
+		err = write(c.store, c.first, c.segments)
+	default:
+		err = fmt.Errorf("shmts: -role %q: want none, or writer", *role)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(c config) error {
+	if c.segments < c.processes || c.processes < 1 {
+		return fmt.Errorf("shmts: want at least a segment a process and a process, got %d segments, %d processes", c.segments, c.processes)
+	}
+	if c.prometheus && c.expose == "" {
+		return errors.New("shmts: -prometheus wants -expose, got none")
+	}
+	// In /dev/shm, as segments are; private, so that nobody's segments count.
+	store, err := os.MkdirTemp("/dev/shm", "shmts-fleet-")
+	if err != nil {
+		return fmt.Errorf("shmts: no private store: %w", err)
+	}
+	defer os.RemoveAll(store)
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(interrupted)
+
+	var all children
+	defer all.kill()
+	failed := make(chan error, 1)
+	go func() { failed <- measure(c, store, &all) }()
+	select {
+	case err := <-failed:
+		return err
+	case s := <-interrupted:
+		return fmt.Errorf("shmts: stopped by %v", s)
+	}
+}
+
+func measure(c config, store string, all *children) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	var writers []*child
+	for p := range c.processes {
+		first, count := share(c.segments, c.processes, p)
+		w, err := all.start(self, "-role", "writer", "-store", store, "-first", fmt.Sprint(first), "-segments", fmt.Sprint(count))
+		if err != nil {
+			return err
+		}
+		writers = append(writers, w)
+	}
+	for _, w := range writers {
+		if err := w.ready(60 * time.Second); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("segments\t%d\nseries\t%d\n", c.segments, c.segments*seriesASegment)
+	if err := printStoreSize(store, c.segments); err != nil {
+		return err
+	}
+
+	if err := withDaemon(c, "daemon", store, nil, all, writers); err != nil {
+		return err
+	}
+	sink, err := newSink()
+	if err != nil {
+		return err
+	}
+	defer sink.close()
+	if err := withDaemon(c, "daemon_otlp", store, sink, all, writers); err != nil {
+		return err
+	}
+	for _, w := range writers {
+		if err := w.stop(); err != nil {
+			return fmt.Errorf("shmts: a writer ended badly: %w", err)
+		}
+	}
+	if c.prometheus {
+		return withPrometheus(c, all)
+	}
+	return nil
+}
+
+// share is what process p of all does of n.
+func share(n, all, p int) (first, count int) {
+	first = n * p / all
+	return first, n*(p+1)/all - first
+}
+
+// withDaemon measures a daemon, and the writers beside it.
+func withDaemon(c config, name, store string, sink *sink, all *children, writers []*child) error {
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	args := []string{"--store", store, "--listen", address}
+	var env []string
+	if sink != nil {
+		env = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+sink.address, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+			fmt.Sprintf("OTEL_METRIC_EXPORT_INTERVAL=%d", c.interval.Milliseconds()))
+	}
+	d, err := all.startEnv(env, c.daemon, args...)
+	if err != nil {
+		return err
+	}
+	// Before and after, never during: the daemon answers for all segments, with rows that move.
+	if err := eventually(60*time.Second, func() error { return answers(address, c.segments) }); err != nil {
+		return fmt.Errorf("shmts: %s does not see the fleet: %w", filepath.Base(c.daemon), err)
+	}
+	time.Sleep(c.warm)
+	before := sink.seen()
+	usage, err := watch(c.window, map[string][]*child{name: {d}, name + "_writers": writers})
+	if err != nil {
+		return err
+	}
+	if err := answers(address, c.segments); err != nil {
+		return fmt.Errorf("shmts: %s lost sight of the fleet while it was measured: %w", filepath.Base(c.daemon), err)
+	}
+	usage.print(name)
+	usage.print(name + "_writers")
+	if sink != nil {
+		after := sink.seen()
+		if after.requests == before.requests {
+			return errors.New("shmts: nothing was exported while it was measured")
+		}
+		fmt.Printf("%s_requests\t%d\n%s_points\t%d\n%s_wire_kB\t%d\n", name, after.requests-before.requests,
+			name, after.points-before.points, name, (after.bytes-before.bytes)/1000)
+	}
+	if err := d.stop(); err != nil {
+		return fmt.Errorf("shmts: %s ended badly: %w", filepath.Base(c.daemon), err)
+	}
+	return nil
+}

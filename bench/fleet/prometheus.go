@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/shmts/shmts/internal/peers"
+)
+
+// withPrometheus measures a real Prometheus that scrapes each second as many
+// targets as there were segments, 100 series each, from as many processes.
+//
+// Each target has 100 series on the wire: 60 counters and 40 gauges. That is less
+// than the segments hold, whose stats and histograms would be 5 and 83 series each.
+func withPrometheus(c config, all *children) error {
+	binary, err := peers.Prometheus(func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) })
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "shmts-fleet-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	var exposers []*child
+	var targets strings.Builder
+	for p := range c.processes {
+		first, count := share(c.segments, c.processes, p)
+		address, err := freeAddress()
+		if err != nil {
+			return err
+		}
+		e, err := all.start(c.expose, "-listen", address, "-first", fmt.Sprint(first), "-targets", fmt.Sprint(count))
+		if err != nil {
+			return err
+		}
+		exposers = append(exposers, e)
+		for i := first; i < first+count; i++ {
+			fmt.Fprintf(&targets, "      - {targets: [%q], labels: {__metrics_path__: /metrics/%d, instance: \"%d\"}}\n", address, i, i)
+		}
+	}
+	for _, e := range exposers {
+		if err := e.ready(60 * time.Second); err != nil {
+			return err
+		}
+	}
+	file := filepath.Join(dir, "prometheus.yml")
+	text := "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n  - job_name: fleet\n    static_configs:\n" + targets.String()
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return err
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	prometheus, err := all.start(binary, "--config.file", file, "--web.listen-address", address,
+		"--storage.tsdb.path", filepath.Join(dir, "data"), "--log.level", "error")
+	if err != nil {
+		return err
+	}
+	if err := eventually(60*time.Second, func() error { return answers(address, c.segments) }); err != nil {
+		return fmt.Errorf("shmts: Prometheus does not see the fleet: %w", err)
+	}
+	time.Sleep(c.warm)
+	usage, err := watch(c.window, map[string][]*child{"prometheus": {prometheus}, "prometheus_exposers": exposers})
+	if err != nil {
+		return err
+	}
+	samples, err := scalar(address, `sum(scrape_samples_scraped{job="fleet"})`)
+	if err != nil {
+		return err
+	}
+	if want := float64(c.segments * seriesASegment); samples != want {
+		return fmt.Errorf("shmts: Prometheus: want %v samples a scrape, got %v", want, samples)
+	}
+	usage.print("prometheus")
+	usage.print("prometheus_exposers")
+	for _, p := range append(exposers, prometheus) {
+		if err := p.stop(); err != nil {
+			return fmt.Errorf("shmts: a peer ended badly: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/shmts/shmts/writer"
+)
+
+// A goal is a number to be reached, and where it is found.
+type goal struct {
+	what, reach string
+	// from are the results that it takes; the goal is not judged where one is missing.
+	from []string
+	// judge gives the number as shown, and whether it is good enough.
+	judge func(v []float64) (string, bool)
+}
+
+// atMost is of one result.
+func atMost(limit float64, format string) func([]float64) (string, bool) {
+	return func(v []float64) (string, bool) { return fmt.Sprintf(format, v[0]), v[0] <= limit }
+}
+
+// ratioAtMost is the first over the second.
+func ratioAtMost(limit float64) func([]float64) (string, bool) {
+	return func(v []float64) (string, bool) { return fmt.Sprintf("%.2f x", v[0]/v[1]), v[0]/v[1] <= limit }
+}
+
+// cheaper is how many times the second takes what the first takes.
+func cheaper(limit float64) func([]float64) (string, bool) {
+	return func(v []float64) (string, bool) { return fmt.Sprintf("%.1f x", v[1]/v[0]), v[1]/v[0] >= limit }
+}
+
+// tickWithin holds ticks of one table shape against 0.2 ns a lane-cell and 0.3 ns a cell.
+func tickWithin(cells, lanes float64) func([]float64) (string, bool) {
+	limit := 0.2*cells*lanes + 0.3*cells
+	return func(v []float64) (string, bool) {
+		return fmt.Sprintf("%.1f us (limit %.1f)", v[0]/1000, limit/1000), v[0] <= limit
+	}
+}
+
+const ns = "%.2f ns"
+
+// goals are those of the design that this version has the parts for.
+var goals = []goal{
+	{"C counter add, one writer", "<= 1.05 x a private volatile op", []string{"c/shmts_add", "c/volatile"}, ratioAtMost(1.05)},
+	{"C gauge set", "<= 1.05 x a private volatile op", []string{"c/shmts_set", "c/volatile"}, ratioAtMost(1.05)},
+	{"C counter add, a lane a thread", "<= 0.5 ns", []string{"c/lane_add"}, atMost(0.5, ns)},
+	{"C counter add, a lane a thread, 2 threads to 1", "<= 1.15 x", []string{"c/lane_add_2", "c/lane_add"}, ratioAtMost(1.15)},
+	{"C histogram, index and bucket", "<= 1.3 ns", []string{"c/histogram_bucket"}, atMost(1.3, ns)},
+	{"C histogram with its f64 sum", "<= 2.4 ns", []string{"c/histogram"}, atMost(2.4, ns)},
+
+	{"Go single-writer handle", "<= 0.3 ns", []string{"shmts/owned/Counter.Add/g1"}, atMost(0.3, ns)},
+	{"Go single-writer handle", ">= 15 x client_golang Counter.Inc", []string{"shmts/owned/Counter.Add/g1", "client_golang/Counter.Inc/g1"}, cheaper(15)},
+	{"Go single-writer handle to a private add", "(not in the design) <= 1.05 x", []string{"shmts/owned/Counter.Add/g1", "floor/private_add/g1"}, ratioAtMost(1.05)},
+	{"Go single-writer handles, 100 in turn", "(not in the design) >= 15 x client_golang", []string{"shmts/owned/Counter.Add/in_turn/g1", "client_golang/Counter.Inc/in_turn/g1"}, cheaper(15)},
+	{"Go goroutine-safe add", "<= 3 ns", []string{"shmts/Counter.Add/g1"}, atMost(3, ns)},
+	{"Go goroutine-safe add, 2 goroutines", ">= 5 x client_golang", []string{"shmts/Counter.Add/g2", "client_golang/Counter.Inc/g2"}, cheaper(5)},
+	{"Go histogram, goroutine-safe", "<= 5 ns", []string{"shmts/Histogram.Record/g1"}, atMost(5, ns)},
+	{"Go histogram, goroutine-safe", ">= 4 x client_golang classic", []string{"shmts/Histogram.Record/g1", "client_golang/Histogram.Observe/classic/g1"}, cheaper(4)},
+	{"Go histogram, goroutine-safe", ">= 6 x client_golang native", []string{"shmts/Histogram.Record/g1", "client_golang/Histogram.Observe/native/g1"}, cheaper(6)},
+
+	{"Go tick, 1,000 cells, 1 lane", "0.2 ns a lane-cell + 0.3 ns a cell", []string{"shmts/Tick/1000_cells_1_lanes"}, tickWithin(1000, 1)},
+	{"Go tick, 1,000 cells, 8 lanes", "the same", []string{"shmts/Tick/1000_cells_8_lanes"}, tickWithin(1000, 8)},
+	{"Go tick, 10,000 cells, 1 lane", "the same", []string{"shmts/Tick/10000_cells_1_lanes"}, tickWithin(10_000, 1)},
+	{"Go tick, 10,000 cells, 8 lanes", "the same", []string{"shmts/Tick/10000_cells_8_lanes"}, tickWithin(10_000, 8)},
+
+	{"segment, 100 series with 10 histograms, default tiers", "<= 512 kB", []string{"planned_kB"}, atMost(512, "%.1f kB")},
+	{"shmtsd, stripped", "<= 16 MB", []string{"shmtsd_MB"}, atMost(16, "%.1f MB")},
+
+	{"shmtsd, 1,000 segments x 100 series at 1 s, polling (no archive yet)", "<= 0.5 % of a core", []string{"daemon_cpu"}, atMost(0.5, "%.2f %%")},
+	{"the same", "<= 48 MB RSS", []string{"daemon_rss"}, atMost(48_000, "%.0f kB")},
+	{"the same, OTLP of all each 10 s", "<= 1 % of a core", []string{"daemon_otlp_cpu"}, atMost(1, "%.2f %%")},
+}
+
+// later are goals whose parts are still to come.
+var later = []string{
+	"archive: bytes a sample, flush, select among dead series, restart",
+	"queries over an hour at 1 s: the live tiers hold two minutes at 1 s; the archive holds the rest",
+	"sampled segments (<= 64 kB): born by writers that never tick",
+}
+
+// sizes are what needs no clock: the default segment as planned, and the daemon's binary.
+func (b *bench) sizes() error {
+	plan, err := writer.Plan(writer.Options{Job: "plan", Instance: "plan"})
+	if err != nil {
+		return err
+	}
+	b.results["planned_kB"] = float64(plan.TotalSize) / 1000
+	info, err := os.Stat(b.path("shmtsd"))
+	if err != nil {
+		return err
+	}
+	b.results["shmtsd_MB"] = float64(info.Size()) / 1e6
+	return nil
+}
