@@ -55,6 +55,7 @@ type Register struct {
 	sources map[string][]*life // oldest first
 	dead    []*life            // in the order of their deaths
 	recheck map[string]bool    // sources to look at again at the next poll
+	spare   map[string]bool    // empty, to take turns with recheck
 	polls   uint64
 	failing bool
 	open    []*life // for order and counting
@@ -119,7 +120,7 @@ func Open(o Options) (*Register, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Register{o: o, store: store, lives: map[*reader.Segment]*life{}, sources: map[string][]*life{}, recheck: map[string]bool{}}
+	r := &Register{o: o, store: store, lives: map[*reader.Segment]*life{}, sources: map[string][]*life{}, recheck: map[string]bool{}, spare: map[string]bool{}}
 	r.snapshot.Store(new([]*Segment))
 	r.stats.Refused = map[string]uint64{}
 	return r, nil
@@ -198,9 +199,7 @@ func (r *Register) poll() error {
 	ev, err := r.store.Poll()
 	now := r.o.Now()
 	dirty := r.recheck // sources to relabel
-	if len(dirty) > 0 {
-		r.recheck = map[string]bool{}
-	}
+	r.recheck = r.spare
 	for _, g := range ev.New {
 		l := r.admit(g)
 		if dirty[l.source] = true; l.view.ended {
@@ -233,8 +232,9 @@ func (r *Register) poll() error {
 	changed := len(dirty) > 0
 	for source := range dirty {
 		r.rebuild(source)
-		delete(dirty, source)
 	}
+	clear(dirty)
+	r.spare = dirty
 	if r.count() || changed {
 		r.publish()
 	}
