@@ -30,9 +30,7 @@ func (g *Segment) finish(v *view, heads *headNumbers, unixNow int64) error {
 		for tier := range g.tables[table].Tiers {
 			last[tier] = birth
 			head := &heads[table][tier]
-			if g.row(v, sc, table, tier, *head+1) {
-				*head++
-			}
+			g.findHead(v, sc, table, tier, head)
 			// Where that one row is broken, its number still stands, and the times are those of the one before.
 			for n := *head; n > 0 && *head-n < tries; n-- {
 				if g.row(v, sc, table, tier, n) {
@@ -77,6 +75,40 @@ func (g *Segment) finish(v *view, heads *headNumbers, unixNow int64) error {
 	g.words.Store(words)
 	g.end.Store(end)
 	return nil
+}
+
+// scanRows is the largest ring that is searched for its newest row, when the head lies.
+const scanRows = 4096
+
+// findHead puts the head of a dead segment's tier right: rows decide. Those that were published after it was stored
+// follow it; where it names no row at all, the ring is searched, once.
+func (g *Segment) findHead(v *view, sc *scratch, table, tier int, head *uint64) {
+	ring := &g.h.Tables[table].Tier[tier]
+	found := *head == 0 || g.row(v, sc, table, tier, *head)
+	for range ring.Rows {
+		if !g.row(v, sc, table, tier, *head+1) {
+			break
+		}
+		*head++
+		found = true
+	}
+	if found && *head > 0 || ring.Rows > scanRows {
+		return
+	}
+	best := uint64(0)
+	for slot := range uint64(ring.Rows) {
+		var w [layout.RowWords]uint64
+		if v.copy(w[:], ring.Offset+slot*uint64(ring.RowStride)) != nil {
+			return
+		}
+		n := layout.View[layout.RowHeader](w[:], 0).RowNo
+		if n > best && n < maxRowNo && ring.Slot(n) == slot && g.row(v, sc, table, tier, n) {
+			best = n
+		}
+	}
+	if best > 0 {
+		*head = best
+	}
 }
 
 type statCells struct {

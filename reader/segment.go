@@ -60,7 +60,7 @@ func openSegment(file *os.File, path string, st *unix.Stat_t, in *interner, budg
 	g.win = window{size: st.Size, file: file, fd: int(file.Fd())}
 	if st.Size < layout.SuperblockSize || st.Size > layout.MaxTotalSize {
 		return nil, &layout.CorruptError{Segment: path, Section: "superblock", Index: -1,
-			Want: fmt.Sprintf("a size of %d to %d bytes", layout.SuperblockSize, layout.MaxTotalSize), Got: fmt.Sprint(st.Size)}
+			Want: fmt.Sprintf("a file of at least %d bytes, at most %d", layout.SuperblockSize, layout.MaxTotalSize), Got: fmt.Sprint(st.Size)}
 	}
 	v, err := g.win.use()
 	if err != nil {
