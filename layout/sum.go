@@ -28,10 +28,14 @@ func (s *Summer) Add(w0, w1, w2, w3 uint64) {
 // Finish takes the last words, any number, and answers the sum. Only the last
 // call may bring a number of words that is not a multiple of four.
 func (s *Summer) Finish(tail []uint64) uint64 {
+	a0, a1, a2, a3 := s.a0, s.a1, s.a2, s.a3 // in registers: through s each step would wait for a store
 	for ; len(tail) >= 4; tail = tail[4:] {
-		s.Add(tail[0], tail[1], tail[2], tail[3])
+		a0 = bits.RotateLeft64(a0^tail[0], 29) * sumP
+		a1 = bits.RotateLeft64(a1^tail[1], 29) * sumP
+		a2 = bits.RotateLeft64(a2^tail[2], 29) * sumP
+		a3 = bits.RotateLeft64(a3^tail[3], 29) * sumP
 	}
-	a := [4]uint64{s.a0, s.a1, s.a2, s.a3}
+	a := [4]uint64{a0, a1, a2, a3}
 	for i, w := range tail {
 		a[i] = bits.RotateLeft64(a[i]^w, 29) * sumP
 	}

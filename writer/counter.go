@@ -84,7 +84,7 @@ func (c *FloatCounter) Add(v float64) {
 	if c == nil {
 		return
 	}
-	if !(v >= 0 && v <= math.MaxFloat64) {
+	if !isAmount(v) {
 		c.s.w.reject()
 		return
 	}
@@ -100,6 +100,9 @@ func (c *FloatCounter) Add(v float64) {
 	}
 	pin.Unpin()
 }
+
+// isAmount tells whether v may be added to what never falls: finite, and not negative.
+func isAmount(v float64) bool { return v >= 0 && v <= math.MaxFloat64 }
 
 // Inc adds 1.
 func (c *FloatCounter) Inc() { c.Add(1) }

@@ -18,10 +18,10 @@ func (s *series) shape() shape {
 	return shape{r.Scale, r.Min, r.Count}
 }
 
-// cell is the number, among a histogram's cells, of the one that counts a finite v: FORMAT.md 9.
+// cell is the number, among a histogram's cells, of the one that counts a finite v >= 0: FORMAT.md 9.
 func (h *shape) cell(v float64) int {
 	if !(v >= 0x1p-1022) {
-		return layout.HistZero // zero, negative, subnormal
+		return layout.HistZero // zero, subnormal
 	}
 	i := layout.BucketIndex(h.scale, v) - h.min
 	switch {
@@ -45,13 +45,12 @@ func (w *Writer) Histogram(name string, options ...SeriesOption) *Histogram {
 	return register(w, layout.Histogram, layout.F64, name, options, func(s *series) *Histogram { return &Histogram{s, s.shape()} })
 }
 
-// Record counts v in its bucket. What is negative is counted in the zero bucket. NaN and infinities are
-// rejected and counted.
+// Record counts v in its bucket. NaN, infinities and what is negative are rejected and counted.
 func (h *Histogram) Record(v float64) {
 	if h == nil {
 		return
 	}
-	if v-v != 0 {
+	if !isAmount(v) {
 		h.s.w.reject()
 		return
 	}

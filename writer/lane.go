@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -17,11 +18,12 @@ type Lane struct {
 	n int // among the owned lanes; -1: none was free
 }
 
-// Lane takes one of Options.OwnedLanes. Where none is free, err says so, and the handles of the Lane
-// answered record like those that they were made from: right, but slower.
+// Lane takes one of Options.OwnedLanes. Where none is free, err says so, and the handles of the Lane answered
+// lose nothing either: integer counters reach the segment with the next tick, others record like those that they
+// were made from.
 func (w *Writer) Lane() (*Lane, error) {
 	if w == nil {
-		return &Lane{n: -1}, nil
+		return &Lane{n: -1}, errors.New("shmts: lane: want a writer, got nil")
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -37,7 +39,7 @@ func (w *Writer) Lane() (*Lane, error) {
 }
 
 // Close gives the lane back; the next owner goes on from its values. Handles made from it
-// go on too, as slower ones. The owner calls it.
+// count on, but in ways that are slower, or reach the segment only with the next tick. The owner calls it.
 func (l *Lane) Close() {
 	if l == nil || l.w == nil || l.n < 0 {
 		return
@@ -74,33 +76,78 @@ type ownedHandle interface {
 
 // own makes o follow its series. Without a lane or cells it stays detached.
 func (l *Lane) own(s *series, o ownedHandle) {
-	if l == nil || l.w == nil || s == nil || s.w != l.w {
-		return
-	}
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
 	if l.n < 0 || s.place.Load() == nil {
+		o.detach()
 		return
 	}
 	s.owned = append(s.owned, o)
 	o.attach()
 }
 
+// mayOwn tells whether handles of s can be made in the lane: both are of one writer.
+func (l *Lane) mayOwn(s *series) bool { return l != nil && l.w != nil && s.w == l.w }
+
 // cells are those of a series in the lane. w.mu is held.
 func (l *Lane) cells(s *series) []uint64 {
 	return s.t.laneCells(s.t.seg.words, s, s.t.procs+l.n)
 }
 
-// ownedCell is the one cell of a counter in an owned lane.
+// ownedCell is the one cell of an integer counter in an owned lane. cell is never
+// nil, so that Add is small enough to be inlined: detached, it is a spare word that no reader
+// sees, and ticks move what was added there into the overflow lane.
 type ownedCell struct {
-	cell atomic.Pointer[uint64]
-	l    *Lane
-	s    *series
+	cell  atomic.Pointer[uint64]
+	spare *uint64
+	moved uint64 // of *spare
+	l     *Lane
+	s     *series
 }
 
 func (o *ownedCell) lane() *Lane { return o.l }
 func (o *ownedCell) attach()     { o.cell.Store(&o.l.cells(o.s)[0]) }
-func (o *ownedCell) detach()     { o.cell.Store(nil) }
+func (o *ownedCell) detach() {
+	if o.spare == nil {
+		o.spare = o.l.w.spareWord()
+		o.l.w.spares = append(o.l.w.spares, o)
+	}
+	o.cell.Store(o.spare)
+}
+
+// spareWord is a word on a cache line of its own. It is not Go memory, so that the race
+// detector does not see the one owner's plain adds meet the tick's load. w.mu is held.
+func (w *Writer) spareWord() *uint64 {
+	const line = 8 // words
+	if len(w.spareWords) < line {
+		words, err := privateWords(4096)
+		if err != nil {
+			return new(uint64)
+		}
+		w.spareWords = words
+	}
+	word := &w.spareWords[0]
+	w.spareWords = w.spareWords[line:]
+	return word
+}
+
+// moveSpares adds to the overflow lane what detached handles counted. w.mu is held.
+func (w *Writer) moveSpares() {
+	kept := w.spares[:0]
+	for _, o := range w.spares {
+		at := o.s.place.Load()
+		if at == nil {
+			continue // a sink or retired: it goes nowhere
+		}
+		if now := atomic.LoadUint64(o.spare); now != o.moved {
+			at.addShared(now - o.moved)
+			o.moved = now
+		}
+		kept = append(kept, o)
+	}
+	clear(w.spares[len(kept):])
+	w.spares = kept
+}
 
 // ownedCells are those of a stat or histogram in an owned lane.
 type ownedCells struct {
@@ -123,76 +170,60 @@ func (o *ownedCells) attach() {
 }
 
 // OwnedCounter is a Counter with one writer at a time. The zero value records nowhere.
-type OwnedCounter struct {
-	o *ownedCell
-	c *Counter
-}
+type OwnedCounter struct{ o *ownedCell }
 
 // Counter makes a handle of c in the lane.
 func (l *Lane) Counter(c *Counter) OwnedCounter {
-	if c == nil {
+	if c == nil || !l.mayOwn(c.s) {
 		return OwnedCounter{}
 	}
-	h := OwnedCounter{&ownedCell{l: l, s: c.s}, c}
+	h := OwnedCounter{&ownedCell{l: l, s: c.s}}
 	l.own(c.s, h.o)
 	return h
 }
 
 // Add adds n.
 func (c OwnedCounter) Add(n uint64) {
-	if c.o == nil {
-		return
+	if c.o != nil {
+		*c.o.cell.Load() += n
 	}
-	if cell := c.o.cell.Load(); cell != nil {
-		*cell += n
-		return
-	}
-	c.c.Add(n)
 }
 
 // Inc adds 1.
 func (c OwnedCounter) Inc() { c.Add(1) }
 
 // OwnedUpDownCounter is an UpDownCounter with one writer at a time. The zero value records nowhere.
-type OwnedUpDownCounter struct {
-	o *ownedCell
-	c *UpDownCounter
-}
+type OwnedUpDownCounter struct{ o *ownedCell }
 
 // UpDownCounter makes a handle of c in the lane.
 func (l *Lane) UpDownCounter(c *UpDownCounter) OwnedUpDownCounter {
-	if c == nil {
+	if c == nil || !l.mayOwn(c.s) {
 		return OwnedUpDownCounter{}
 	}
-	h := OwnedUpDownCounter{&ownedCell{l: l, s: c.s}, c}
+	h := OwnedUpDownCounter{&ownedCell{l: l, s: c.s}}
 	l.own(c.s, h.o)
 	return h
 }
 
 // Add adds n, which may be negative.
 func (c OwnedUpDownCounter) Add(n int64) {
-	if c.o == nil {
-		return
+	if c.o != nil {
+		*c.o.cell.Load() += uint64(n)
 	}
-	if cell := c.o.cell.Load(); cell != nil {
-		*cell += uint64(n)
-		return
-	}
-	c.c.Add(n)
 }
 
 // OwnedFloatCounter is a FloatCounter with one writer at a time. The zero value records nowhere.
 type OwnedFloatCounter struct {
-	o *ownedCell
+	o *ownedCells
 	c *FloatCounter
 }
 
 // FloatCounter makes a handle of c in the lane.
 func (l *Lane) FloatCounter(c *FloatCounter) OwnedFloatCounter {
-	if c == nil {
+	if c == nil || !l.mayOwn(c.s) {
 		return OwnedFloatCounter{}
 	}
-	h := OwnedFloatCounter{&ownedCell{l: l, s: c.s}, c}
+	h := OwnedFloatCounter{&ownedCells{l: l, s: c.s}, c}
 	l.own(c.s, h.o)
 	return h
 }
@@ -202,11 +233,12 @@ func (c OwnedFloatCounter) Add(v float64) {
 	if c.o == nil {
 		return
 	}
-	if cell := c.o.cell.Load(); cell != nil && v >= 0 && v <= math.MaxFloat64 {
-		*cell = math.Float64bits(math.Float64frombits(*cell) + v)
+	p := c.o.place.Load()
+	if p == nil || !isAmount(v) {
+		c.c.Add(v)
 		return
 	}
-	c.c.Add(v)
+	p.cells[0] = math.Float64bits(math.Float64frombits(p.cells[0]) + v)
 }
 
 // OwnedStat is a Stat with one writer at a time. The zero value records nowhere.
@@ -217,7 +249,7 @@ type OwnedStat struct {
 
 // Stat makes a handle of c in the lane.
 func (l *Lane) Stat(c *Stat) OwnedStat {
-	if c == nil {
+	if c == nil || !l.mayOwn(c.s) {
 		return OwnedStat{}
 	}
 	h := OwnedStat{&ownedCells{l: l, s: c.s}, c}
@@ -247,7 +279,7 @@ type OwnedHistogram struct {
 
 // Histogram makes a handle of c in the lane.
 func (l *Lane) Histogram(c *Histogram) OwnedHistogram {
-	if c == nil {
+	if c == nil || !l.mayOwn(c.s) {
 		return OwnedHistogram{}
 	}
 	h := OwnedHistogram{&ownedCells{l: l, s: c.s}, c}
@@ -261,7 +293,7 @@ func (c OwnedHistogram) Record(v float64) {
 		return
 	}
 	p := c.o.place.Load()
-	if p == nil || v-v != 0 {
+	if p == nil || !isAmount(v) {
 		c.c.Record(v)
 		return
 	}
@@ -277,7 +309,7 @@ type OwnedIntHistogram struct {
 
 // IntHistogram makes a handle of c in the lane.
 func (l *Lane) IntHistogram(c *IntHistogram) OwnedIntHistogram {
-	if c == nil {
+	if c == nil || !l.mayOwn(c.s) {
 		return OwnedIntHistogram{}
 	}
 	h := OwnedIntHistogram{&ownedCells{l: l, s: c.s}, c}

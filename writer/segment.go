@@ -214,6 +214,7 @@ func (t *table) zero(words []uint64, s *series) {
 
 // retire ends a series: FORMAT.md 10.2. w.mu is held.
 func (g *segment) retire(s *series) {
+	g.w.moveSpares()
 	s.place.Store(nil)
 	for _, o := range s.owned {
 		o.detach()

@@ -85,6 +85,7 @@ func (w *Writer) tick() {
 		return
 	}
 	w.ticks++
+	w.moveSpares()
 	unixNow, mono := w.opts.Clock()
 	for _, g := range w.segments {
 		if g.path == "" && !g.adopt(unixNow, mono, false) {

@@ -25,6 +25,9 @@ type Writer struct {
 	lanes     uint64 // owned lanes that are taken, by number
 	lanesEver uint64 // and that ever were
 
+	spares     []*ownedCell // that may hold what is to be moved to a lane
+	spareWords []uint64
+
 	wake chan struct{} // nil: no ticker
 	done chan struct{} // closed when the ticker has gone
 }
@@ -74,6 +77,7 @@ func (w *Writer) Close() error {
 	w.closed = true
 	unixNow, mono := w.opts.Clock()
 	var errs []error
+	w.moveSpares()
 	for _, g := range w.segments {
 		g.reconcile()
 		if g.path == "" {
@@ -85,9 +89,9 @@ func (w *Writer) Close() error {
 		}
 	}
 	kept := make([]uint64, layout.ControlSize/8) // Stats still answers
-	for i, word := range w.control.Load().words {
-		kept[i] = atomic.LoadUint64(&w.control.Load().words[i])
-		_ = word
+	counted := w.control.Load().words
+	for i := range kept {
+		kept[i] = atomic.LoadUint64(&counted[i])
 	}
 	w.useControl(kept)
 	for _, g := range w.segments {

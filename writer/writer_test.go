@@ -56,10 +56,11 @@ func TestEveryKind(t *testing.T) {
 	hi := m.find("h")
 	cells = m.last(hi, 0).of(t, hi)
 	equal(t, "histogram buckets", hi.Buckets, 80)
-	equal(t, "histogram sum", f(cells[layout.HistSum]), 6.5105)
-	equal(t, "histogram zero", cells[layout.HistZero], 3)
+	equal(t, "histogram sum", f(cells[layout.HistSum]), 7.5105)
+	equal(t, "histogram zero", cells[layout.HistZero], 2)
 	equal(t, "histogram above", cells[len(cells)-1], 1)
-	equal(t, "histogram count", histogramCount(cells), 6)
+	equal(t, "histogram count", histogramCount(cells), 5)
+	equal(t, "rejected", m.control().RejectedRecords, 1)
 	for _, v := range []float64{0.01, 0.5} {
 		equal(t, "bucket", cells[layout.HistBuckets+layout.BucketIndex(3, v)-int(hi.BucketMin)], 1)
 	}
