@@ -144,11 +144,6 @@ func legal() []Vector {
 			cells := append([]uint64(nil), g.slot(0, 0, 2)[layout.RowWords:][:6]...)
 			layout.PublishRow(g.slot(0, 0, 2), g.h.RowIdentity(0, 0), &h, cells)
 		}},
-		{"row-no-far", "8.2", "a row of a number far ahead, in the slot that it belongs into", Valid, "", func(g *segment, _ []byte) {
-			h := *layout.View[layout.RowHeader](g.slot(0, 0, 2), 0)
-			h.RowNo = 1<<40 + 2
-			layout.PublishRow(g.slot(0, 0, 2), g.h.RowIdentity(0, 0), &h, g.slot(0, 0, 2)[layout.RowWords:][:14])
-		}},
 	})
 	return append(all, larger())
 }
