@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/shmts/shmts/writer"
+	"sigs.k8s.io/yaml"
+)
+
+// parseSchema reads YAML, of which JSON is a part. A key that it does not know is an error: a
+// misspelt one would silently cost something else.
+func parseSchema(b []byte) (writer.Options, error) {
+	var f schemaFile
+	if err := yaml.UnmarshalStrict(b, &f); err != nil {
+		return writer.Options{}, err
+	}
+	o := writer.Options{Job: f.Job, Instance: f.Instance, Labels: f.Labels, Attributes: f.Attributes, MaxBytes: f.MaxBytes,
+		Descriptors: f.Descriptors, HeapBytes: f.HeapBytes}
+	if f.OwnedLanes != nil {
+		if o.OwnedLanes = *f.OwnedLanes; o.OwnedLanes == 0 {
+			o.OwnedLanes = -1 // the writer's word for none
+		}
+	}
+	for _, t := range f.Tables {
+		tiers, err := parseTiers(t.Tiers)
+		if err != nil {
+			return o, fmt.Errorf("table %q: tiers: %w", t.Name, err)
+		}
+		o.Tables = append(o.Tables, writer.Table{Name: t.Name, Tiers: tiers, Scalars: t.Scalars, Counters: t.Counters + t.Updowns,
+			Gauges: t.Gauges, Stats: t.Stats, Histograms: t.Histograms, Buckets: t.Buckets, Lanes: t.Lanes})
+	}
+	return o, nil
+}
+
+// readAll reads at most n bytes; more is an error.
+func readAll(r io.Reader, n int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, n+1))
+	if err == nil && int64(len(b)) > n {
+		err = fmt.Errorf("want at most %d bytes, got more", n)
+	}
+	return b, err
+}
