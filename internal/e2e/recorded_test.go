@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -196,33 +195,17 @@ func newStore(t *testing.T) string {
 	return dir
 }
 
-var daemon struct {
-	once sync.Once
-	path string
-	err  error
-}
-
 // startDaemon builds shmtsd as the Makefile does and runs it on a store; it gives its HTTP address.
 func startDaemon(t *testing.T, store string, env ...string) (address string, cmd *exec.Cmd) {
 	t.Helper()
-	daemon.once.Do(func() {
-		dir, err := os.MkdirTemp("", "shmts-e2e-")
-		if err != nil {
-			daemon.err = err
-			return
-		}
-		daemon.path = filepath.Join(dir, "shmtsd")
-		build := exec.Command("go", "build", "-tags", "grpcnotrace", "-o", daemon.path, "github.com/shmts/shmts/cmd/shmtsd")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			daemon.err = fmt.Errorf("build shmtsd: %w\n%s", err, out)
-		}
-	})
-	if daemon.err != nil {
-		t.Fatal(daemon.err)
+	path := filepath.Join(t.TempDir(), "shmtsd")
+	build := exec.Command("go", "build", "-tags", "grpcnotrace", "-o", path, "github.com/shmts/shmts/cmd/shmtsd")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build shmtsd: %v\n%s", err, out)
 	}
 	address = freeAddress(t)
-	cmd = exec.Command(daemon.path, "--store", store, "--listen", address)
+	cmd = exec.Command(path, "--store", store, "--listen", address)
 	cmd.Env = append(os.Environ(), env...)
 	startServer(t, cmd)
 	waitFor(t, 30*time.Second, "shmtsd to be ready", func() error { return get("http://" + address + "/-/ready") })
