@@ -280,9 +280,7 @@ func (e *Exporter) segment(ctx context.Context, seg Segment) error {
 	if st.done {
 		return nil
 	}
-	if st.seg != seg || st.schema == nil {
-		e.renew(st, seg)
-	}
+	e.renew(st, seg)
 	for table := range st.tables {
 		for {
 			again := e.rows(st, table)
@@ -330,11 +328,11 @@ func nearest(tiers []reader.Tier, interval time.Duration) (tier int, thin time.D
 	return tier, thin
 }
 
-// renew takes over what a newer view of the segment says.
+// renew takes over what a newer view of the segment says. Most say nothing new.
 func (e *Exporter) renew(st *state, seg Segment) {
 	series, overrides := seg.Series(), seg.Overrides()
 	same := st.schema != nil && len(series) == len(st.series) && (len(series) == 0 || &series[0] == &st.series[0]) &&
-		len(overrides) == 0 && len(st.overrides) == 0
+		(len(overrides) == 0 && len(st.overrides) == 0 || seg == st.seg)
 	st.seg = seg
 	if same {
 		return

@@ -1,0 +1,505 @@
+package otlp
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shmts/shmts/reader"
+	"github.com/shmts/shmts/writer"
+)
+
+// world is a store whose clock the test winds, writers in it, and an exporter of it.
+type world struct {
+	t     testing.TB
+	dir   string
+	now   time.Duration // since epoch
+	store *reader.Store
+	ids   byte
+	e     *Exporter
+	ws    []*writer.Writer
+}
+
+func newWorld(t testing.TB, o Options) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "shmts-otlp-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w := &world{t: t, dir: dir}
+	if w.store, err = reader.Open(reader.Options{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.store.Close() })
+	o.backoff = time.Millisecond
+	if w.e, err = New(o, w.segments); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// writer gives birth to a segment with phase 0: rows fall on whole steps.
+func (w *world) writer(o writer.Options) *writer.Writer {
+	w.t.Helper()
+	o.Dir, o.NoTicker = w.dir, true
+	o.Clock = func() (int64, int64) { return epoch + int64(w.now), int64(1000*time.Second + w.now) }
+	o.NewID = func() [16]byte { w.ids++; return [16]byte{15: w.ids} }
+	wr, err := writer.Open(o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { wr.Close() })
+	w.ws = append(w.ws, wr)
+	return wr
+}
+
+// run lets time pass second by second, with a tick of every writer at each.
+func (w *world) run(d time.Duration) {
+	for end := w.now + d; w.now < end; {
+		w.now += time.Second
+		for _, wr := range w.ws {
+			wr.Tick()
+		}
+	}
+}
+
+type segment struct{ *reader.Segment }
+
+func (s segment) Source() string                              { return s.Job() + "/" + s.Instance() }
+func (s segment) Overrides() map[*reader.Series][]reader.Pair { return nil }
+func (s segment) Rows(table, tier int, from uint64, yield func(*reader.Row) bool) {
+	s.Segment.Rows(table, tier, from)(yield)
+}
+
+func (w *world) segments() (out []Segment) {
+	if _, err := w.store.Poll(); err != nil {
+		w.t.Error(err)
+	}
+	for _, g := range w.store.Segments() {
+		out = append(out, segment{g})
+	}
+	return out
+}
+
+func (w *world) flush() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := w.e.Flush(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func sameLines(t *testing.T, got []string, want string) {
+	t.Helper()
+	wanted := strings.Split(strings.TrimSpace(want), "\n")
+	for i := range wanted {
+		wanted[i] = strings.TrimSpace(wanted[i])
+	}
+	slices.Sort(wanted)
+	got = slices.Clone(got)
+	slices.Sort(got)
+	if !slices.Equal(got, wanted) {
+		t.Errorf("want\n\t%s\ngot\n\t%s", strings.Join(wanted, "\n\t"), strings.Join(got, "\n\t"))
+	}
+}
+
+// recordAll records one series of every kind, with values that are exact.
+func recordAll(w *writer.Writer) {
+	w.Counter("rx.packets", writer.Label("queue", "0"), writer.Unit("{packet}"), writer.Help("packets")).Add(7)
+	w.Counter("rx.packets", writer.Label("queue", "1"), writer.Unit("{packet}"), writer.Help("packets")).Add(1 << 63)
+	w.FloatCounter("cpu", writer.Unit("s")).Add(2.5)
+	w.UpDownCounter("open").Add(-3)
+	w.Gauge("temperature", writer.Unit("Cel")).Set(21.5)
+	w.IntGauge("level").Set(-7)
+	w.Gauge("never")
+	st := w.Stat("depth", writer.NonNegative())
+	st.Record(4)
+	st.Record(1.5)
+	w.Stat("queue.wait", writer.Unit("s")).Record(-0.5)
+	w.Stat("silent")
+	h := w.Histogram("latency", writer.Unit("s"), writer.Buckets(0.25, 1))
+	for _, v := range []float64{0.5, 0.5, 1, 0.25, 0.125, 0, 8} { // upper bounds inclusive; 8 above, three at or below the lower bound
+		h.Record(v)
+	}
+	s := w.IntHistogram("size", writer.Unit("By"), writer.Buckets(64, 128), writer.Scale(0))
+	s.Record(100)
+	s.Record(100)
+	w.Histogram("empty", writer.Buckets(0.25, 1))
+}
+
+const allLines = `
+	svc/rx.packets{queue=0,zone=a} "{packet}" counter 0..10 int 7
+	svc/rx.packets{queue=1,zone=a} "{packet}" counter 0..10 double 9.223372036854776e+18
+	svc/cpu{zone=a} "s" counter 0..10 double 2.5
+	svc/open{zone=a} "" updown 0..10 int -3
+	svc/temperature{zone=a} "Cel" gauge -..10 double 21.5
+	svc/level{zone=a} "" gauge -..10 int -7
+	svc/depth{zone=a} "" gauge -..10 double 1.5
+	svc/depth_min{zone=a} "" gauge -..10 double 1.5
+	svc/depth_max{zone=a} "" gauge -..10 double 4
+	svc/depth_sum{zone=a} "" counter 0..10 double 5.5
+	svc/depth_count{zone=a} "{record}" counter 0..10 int 2
+	svc/queue.wait{zone=a} "s" gauge -..10 double -0.5
+	svc/queue.wait.min{zone=a} "s" gauge -..10 double -0.5
+	svc/queue.wait.max{zone=a} "s" gauge -..10 double -0.5
+	svc/queue.wait.sum{zone=a} "s" updown 0..10 double -0.5
+	svc/queue.wait.count{zone=a} "{record}" counter 0..10 int 1
+	svc/silent_sum{zone=a} "" updown 0..10 double 0
+	svc/silent_count{zone=a} "{record}" counter 0..10 int 0
+	svc/latency{zone=a} "s" histogram 0..10 count 7 sum 10.375 scale 3 zero 3 <=0.25 -9:2 -1:1 0:1
+	svc/size{zone=a} "By" histogram 0..10 count 2 sum 200 scale 0 zero 0 <=64 6:2
+	svc/empty{zone=a} "" histogram 0..10 count 0 sum 0 scale 3 zero 0 <=0.25
+`
+
+var protocols = []struct{ protocol, compression string }{
+	{"http/protobuf", "gzip"}, {"http/protobuf", "none"}, {"grpc", "gzip"}, {"grpc", "none"},
+}
+
+// Every kind, over every protocol, value by value and bucket by bucket; then all of it again in requests of a few points.
+func TestValues(t *testing.T) {
+	for _, p := range protocols {
+		for _, batch := range []int{0, 3} {
+			t.Run(p.protocol+" "+p.compression+" "+strconv.Itoa(batch), func(t *testing.T) {
+				r := &receiver{}
+				o := Options{Protocol: p.protocol, Compression: p.compression, Headers: map[string]string{"X-Tenant": "a b"}, BatchPoints: batch, Version: "1.2"}
+				if o.Endpoint = startHTTP(t, r); p.protocol == "grpc" {
+					o.Endpoint = startGRPC(t, r)
+				}
+				w := newWorld(t, o)
+				recordAll(w.writer(writer.Options{Job: "ns/svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
+				w.run(10 * time.Second)
+				w.flush()
+				sameLines(t, r.lines(), allLines)
+				if batch > 0 && len(r.all) < 7 {
+					t.Errorf("21 points, 3 a request: want 7 requests or more, got %d", len(r.all))
+				}
+				resource := attributes(r.all[0].ResourceMetrics[0].Resource.Attributes)
+				for k, v := range map[string]string{"service.name": "svc", "service.namespace": "ns", "service.instance.id": "i-1", "host.name": "h"} {
+					if resource[k] != v {
+						t.Errorf("resource attribute %s: want %q, got %q", k, v, resource[k])
+					}
+				}
+				if scope := r.all[0].ResourceMetrics[0].ScopeMetrics[0].Scope; scope.Version != "1.2" || scope.Name == "" {
+					t.Errorf("scope: got %v", scope)
+				}
+				for _, h := range r.seen {
+					if h.Get("X-Tenant") != "a b" || !strings.HasPrefix(h.Get("User-Agent"), "OTel-OTLP-Exporter-shmtsd/") {
+						t.Errorf("headers: got %v", h)
+					}
+				}
+				if s := w.e.Stats(); s.Points != 21 || s.Requests[OutcomeOK] != uint64(len(r.all)) || s.RowsLost != 0 {
+					t.Errorf("stats: got %+v", s)
+				}
+			})
+		}
+	}
+}
+
+// Each row of the tier goes out once, however often there is an export.
+func TestEachRowOnce(t *testing.T) {
+	r := &receiver{}
+	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	c := wr.Counter("c")
+	for range 5 {
+		c.Add(1)
+		w.run(10 * time.Second)
+		if w.now != 30*time.Second { // one export is late: its row goes with the next
+			w.flush()
+			w.flush()
+		}
+	}
+	wr.Counter("late").Add(9)
+	w.run(10 * time.Second)
+	w.flush()
+	sameLines(t, r.lines(), `
+		j/c{} "" counter 0..10 int 1
+		j/c{} "" counter 0..20 int 2
+		j/c{} "" counter 0..30 int 3
+		j/c{} "" counter 0..40 int 4
+		j/c{} "" counter 0..50 int 5
+		j/c{} "" counter 0..60 int 5
+		j/late{} "" counter 50..60 int 9
+	`)
+}
+
+// A process's end: its final row, then no recorded value, a millisecond later; then nothing.
+func TestEnd(t *testing.T) {
+	for _, batch := range []int{0, 1} {
+		r := &receiver{}
+		w := newWorld(t, Options{Endpoint: startHTTP(t, r), BatchPoints: batch})
+		wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+		wr.Counter("c").Add(1)
+		wr.Gauge("never")
+		wr.Stat("s").Record(2)
+		wr.Histogram("h", writer.Buckets(1, 2), writer.Scale(0)).Record(2)
+		w.run(10 * time.Second)
+		w.flush()
+		id := w.segments()[0].ID()
+		wr.Counter("c").Add(1)
+		w.now += 1500 * time.Millisecond
+		wr.Close()
+		if w.e.Finished(id) {
+			t.Error("finished before the final row was sent")
+		}
+		w.flush()
+		w.flush()
+		if !w.e.Finished(id) {
+			t.Error("everything was sent: want finished")
+		}
+		sameLines(t, r.lines(), `
+			j/c{} "" counter 0..10 int 1
+			j/s{} "" gauge -..10 double 2
+			j/s_min{} "" gauge -..10 double 2
+			j/s_max{} "" gauge -..10 double 2
+			j/s_sum{} "" updown 0..10 double 2
+			j/s_count{} "{record}" counter 0..10 int 1
+			j/h{} "" histogram 0..10 count 1 sum 2 scale 0 zero 0 <=1 0:1
+			j/c{} "" counter 0..11.5 int 2
+			j/s{} "" gauge -..11.5 double 2
+			j/s_sum{} "" updown 0..11.5 double 2
+			j/s_count{} "{record}" counter 0..11.5 int 1
+			j/h{} "" histogram 0..11.5 count 1 sum 2 scale 0 zero 0 <=1 0:1
+			j/c{} "" counter 0..11.501 stale
+			j/s{} "" gauge -..11.501 stale
+			j/s_min{} "" gauge -..11.501 stale
+			j/s_max{} "" gauge -..11.501 stale
+			j/s_sum{} "" updown 0..11.501 stale
+			j/s_count{} "{record}" counter 0..11.501 stale
+			j/h{} "" histogram 0..11.501 stale
+		`)
+	}
+}
+
+// A predecessor's rows go out before its successor's, and no end after those.
+func TestSuccessor(t *testing.T) {
+	r := &receiver{}
+	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	old := w.writer(writer.Options{Job: "j", Instance: "i"})
+	old.Counter("c").Add(1)
+	w.run(12 * time.Second)
+	old.Close()
+	w.now += time.Second
+	young := w.writer(writer.Options{Job: "j", Instance: "i"})
+	young.Counter("c").Add(100)
+	w.run(7 * time.Second)
+	w.flush()
+	got := r.lines()
+	want := []string{
+		`j/c{} "" counter 0..10 int 1`,
+		`j/c{} "" counter 0..12 int 1`,
+		`j/c{} "" counter 13..20 int 100`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("want %q, got %q", want, got)
+	}
+}
+
+// A retired series: no recorded value with the first row that does not hold it.
+func TestRetire(t *testing.T) {
+	r := &receiver{}
+	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	a, b := wr.Counter("a"), wr.Stat("b")
+	wr.Counter("keep").Add(5)
+	a.Add(1)
+	b.Record(3)
+	w.run(10 * time.Second)
+	w.flush()
+	a.Retire()
+	b.Retire()
+	w.run(20 * time.Second)
+	w.flush()
+	sameLines(t, r.lines(), `
+		j/a{} "" counter 0..10 int 1
+		j/b{} "" gauge -..10 double 3
+		j/b_min{} "" gauge -..10 double 3
+		j/b_max{} "" gauge -..10 double 3
+		j/b_sum{} "" updown 0..10 double 3
+		j/b_count{} "{record}" counter 0..10 int 1
+		j/keep{} "" counter 0..10 int 5
+		j/a{} "" counter 0..20 stale
+		j/b{} "" gauge -..20 stale
+		j/b_min{} "" gauge -..20 stale
+		j/b_max{} "" gauge -..20 stale
+		j/b_sum{} "" updown 0..20 stale
+		j/b_count{} "{record}" counter 0..20 stale
+		j/keep{} "" counter 0..20 int 5
+		j/keep{} "" counter 0..30 int 5
+	`)
+}
+
+// Where the only tier is much finer than the interval, rows are passed over, and their windows folded in.
+func TestThin(t *testing.T) {
+	r := &receiver{}
+	w := newWorld(t, Options{Endpoint: startHTTP(t, r), Interval: 5 * time.Second})
+	wr := w.writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 60}}, Stats: 2, Scalars: 4}}})
+	s, c := wr.Stat("s"), wr.Counter("c")
+	for i := range 11 {
+		c.Inc()
+		s.Record(float64(10 - i))
+		w.run(time.Second)
+		if i == 3 {
+			w.flush()
+			wr.Counter("late") // the windows so far are not forgotten
+		}
+	}
+	w.flush()
+	var got []string
+	for _, l := range r.lines() {
+		if !strings.Contains(l, "late") {
+			got = append(got, l)
+		}
+	}
+	sameLines(t, got, `
+		j/c{} "" counter 0..1 int 1
+		j/s{} "" gauge -..1 double 10
+		j/s_min{} "" gauge -..1 double 10
+		j/s_max{} "" gauge -..1 double 10
+		j/s_sum{} "" updown 0..1 double 10
+		j/s_count{} "{record}" counter 0..1 int 1
+		j/c{} "" counter 0..6 int 6
+		j/s{} "" gauge -..6 double 5
+		j/s_min{} "" gauge -..6 double 5
+		j/s_max{} "" gauge -..6 double 9
+		j/s_sum{} "" updown 0..6 double 45
+		j/s_count{} "{record}" counter 0..6 int 6
+		j/c{} "" counter 0..11 int 11
+		j/s{} "" gauge -..11 double 0
+		j/s_min{} "" gauge -..11 double 0
+		j/s_max{} "" gauge -..11 double 4
+		j/s_sum{} "" updown 0..11 double 55
+		j/s_count{} "{record}" counter 0..11 int 11
+	`)
+}
+
+// What a ring overwrote before it could be sent is counted; the rest goes out.
+func TestRowsLost(t *testing.T) {
+	r := &receiver{}
+	w := newWorld(t, Options{Endpoint: startHTTP(t, r), Interval: time.Second})
+	wr := w.writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 8}}, Scalars: 4}}})
+	wr.Counter("c").Inc()
+	w.run(2 * time.Second)
+	w.flush()
+	w.run(20 * time.Second)
+	w.flush()
+	got := r.lines()
+	lost := w.e.Stats().RowsLost
+	if lost < 12 || int(lost)+len(got) != 22 {
+		t.Errorf("22 rows, 8 in the ring: want 12 or more lost and all others sent, got %d lost, %d sent", lost, len(got))
+	}
+}
+
+func TestNearest(t *testing.T) {
+	tiers := func(steps ...time.Duration) (out []reader.Tier) {
+		for _, s := range steps {
+			out = append(out, reader.Tier{Step: s, Rows: 60})
+		}
+		return out
+	}
+	for _, c := range []struct {
+		tiers    []reader.Tier
+		interval time.Duration
+		tier     int
+		thin     time.Duration
+	}{
+		{tiers(time.Second, 10*time.Second), 10 * time.Second, 1, 0},
+		{tiers(time.Second, 10*time.Second), time.Second, 0, 0},
+		{tiers(time.Second, 10*time.Second), 5 * time.Second, 1, 0},
+		{tiers(time.Second, 10*time.Second), 2 * time.Second, 0, 1500 * time.Millisecond},
+		{tiers(time.Second, 10*time.Second, 5*time.Minute), time.Minute, 2, 0},
+		{tiers(time.Second), 10 * time.Second, 0, 9500 * time.Millisecond},
+		{tiers(time.Minute), 10 * time.Second, 0, 0},
+		{nil, 10 * time.Second, -1, 0},
+	} {
+		if tier, thin := nearest(c.tiers, c.interval); tier != c.tier || thin != c.thin {
+			t.Errorf("%v at %v: want tier %d thinned to %v, got %d, %v", c.tiers, c.interval, c.tier, c.thin, tier, thin)
+		}
+	}
+}
+
+// Segments of one program share one schema.
+func TestSchemaIsShared(t *testing.T) {
+	r := &receiver{}
+	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	for i := range 20 {
+		wr := w.writer(writer.Options{Job: "j", Instance: strconv.Itoa(i)})
+		wr.Counter("a", writer.Label("k", "v")).Inc()
+		wr.Stat("b").Record(1)
+	}
+	w.writer(writer.Options{Job: "other", Instance: "x"}).Counter("a").Inc()
+	w.run(10 * time.Second)
+	w.flush()
+	if n := len(w.e.schemas); n != 2 {
+		t.Errorf("want 2 schemas for two programs, got %d", n)
+	}
+	if n := len(r.lines()); n != 20*6+1 {
+		t.Errorf("want %d points, got %d", 20*6+1, n)
+	}
+}
+
+// A series' own label that the source has too is exported_, as in PromQL: an attribute never comes twice.
+func TestLabelConflict(t *testing.T) {
+	r := &receiver{}
+	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	w.writer(writer.Options{Job: "j", Instance: "i", Labels: map[string]string{"zone": "a"}}).Counter("c", writer.Label("zone", "own")).Add(2)
+	w.run(10 * time.Second)
+	w.flush()
+	sameLines(t, r.lines(), `j/c{exported_zone=own,zone=a} "" counter 0..10 int 2`)
+}
+
+// 1,000 segments of 100 series, each with one new row of the 10 s tier: what an export interval costs.
+func BenchmarkFlush(b *testing.B) {
+	for _, p := range protocols {
+		b.Run(p.protocol+"-"+p.compression, func(b *testing.B) {
+			c := &sink{}
+			w := newWorld(b, Options{Endpoint: "http://127.0.0.1:1", Compression: p.compression})
+			real := w.e.client.(*httpClient)
+			c.zip = real.zip
+			w.e.client = c
+			for i := range 1000 {
+				wr := w.writer(writer.Options{Job: "j" + strconv.Itoa(i/10), Instance: strconv.Itoa(i)})
+				for k := range 90 {
+					wr.Counter("requests", writer.Label("handler", "h"+strconv.Itoa(k)), writer.Unit("{request}")).Add(uint64(i*k) * 977)
+				}
+				for k := range 10 {
+					wr.Histogram("duration", writer.Label("handler", "h"+strconv.Itoa(k)), writer.Unit("s"), writer.Buckets(0.001, 1)).Record(float64(i) / 1000)
+				}
+			}
+			segments := w.segments()
+			w.e.segments = func() []Segment { return segments }
+			w.flush()
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				w.run(10 * time.Second)
+				w.segments()
+				b.StartTimer()
+				w.flush()
+			}
+			b.ReportMetric(float64(c.points(w.e))/float64(b.N+1), "points/op")
+		})
+	}
+}
+
+// sink is a receiver that costs nothing but the compression.
+type sink struct{ transport }
+
+func (s *sink) export(_ context.Context, body []byte) result {
+	if s.zip != nil {
+		s.zipped.Reset()
+		s.zip.Reset(&s.zipped)
+		s.zip.Write(body)
+		s.zip.Close()
+		return result{bytes: s.zipped.Len()}
+	}
+	return result{bytes: len(body)}
+}
+
+func (s *sink) points(e *Exporter) uint64 { return e.Stats().Points }
