@@ -89,20 +89,20 @@ func (p *plan) tier(f Field, additive bool, tiers []reader.Tier) int {
 }
 
 // begin is where to begin reading a tier: instant selectors need no row that has gone stale before
-// the first instant.
-func (p *plan) begin(step, now int64) int64 {
+// the first instant. Rows are known up to known.
+func (p *plan) begin(step, known int64) int64 {
 	if p.rng > 0 {
 		return p.start
 	}
-	return max(p.start, min(p.first, now)-staleAfter(step))
+	return max(p.start, min(p.first, known)-staleAfter(step))
 }
 
 // covered tells whether a tier whose oldest row of the span is at oldest leaves nothing for coarser ones.
-func (p *plan) covered(oldest, step, now int64) bool {
+func (p *plan) covered(oldest, step, known int64) bool {
 	if p.rng > 0 {
 		return oldest-p.start <= step
 	}
-	return oldest <= min(p.first, now)
+	return oldest <= min(p.first, known)
 }
 
 // additive tells the fields that never fall while their process lives.

@@ -125,6 +125,14 @@ func (q *querier) views(mint int64) []view {
 	})
 }
 
+// known is up to when all rows of a segment are known, unix ms.
+func (q *querier) known(v *view) int64 {
+	if _, ended := v.End(); ended {
+		return q.now // there will be no more
+	}
+	return min(q.now, milli(v.AsOf()))
+}
+
 // maxMatchers is how many matchers a selector may have.
 const maxMatchers = 64
 
@@ -354,7 +362,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 			tier := p.tier(column.Field, add, tables[table].Tiers)
 			g := findGroup(groups, table, tier)
 			if g == nil {
-				g = &group{q: q, plan: p, segment: v.Segment, table: table, tier: tier, tiers: tables[table].Tiers}
+				g = &group{q: q, plan: p, segment: v.Segment, table: table, tier: tier, tiers: tables[table].Tiers, known: q.known(v)}
 				groups = append(groups, g)
 			}
 			pt := part{g: g, column: len(g.columns), zero: add && p.zeros}

@@ -275,6 +275,9 @@ func TestStaleness(t *testing.T) {
 	live.Tick(t0 + 1000)
 	want(t, "asked for the future", instant(t, newEngine(t0+1500, live), "g", t0+9000), `{__name__="g", instance="h:2", job="fwd"} 5`)
 	want(t, "stopped", instant(t, newEngine(t0+9000, live), "g", t0+9000), ``)
+	// And only as far as rows are known: a daemon that polls each 10 s has the value of its last poll.
+	live.Known = (t0 + 1200) * 1e6
+	want(t, "not polled since", instant(t, newEngine(t0+9000, live), "g", t0+9000), `{__name__="g", instance="h:2", job="fwd"} 5`)
 }
 
 // Rows of one ms do not double, and rows after a step back of the clock hide those that they overlap.

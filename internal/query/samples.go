@@ -19,6 +19,7 @@ type group struct {
 	table   int
 	tier    int // the one that should answer
 	tiers   []reader.Tier
+	known   int64 // ms: a row that is missing up to here is not there
 	columns []Column
 
 	once  sync.Once
@@ -44,7 +45,7 @@ func (g *group) load() {
 	g.batch = NewBatch(g.columns)
 	read := func(tier int, end int64) *Batch {
 		b := NewBatch(g.columns)
-		b.read(g.segment, g.table, tier, p.begin(g.step(tier), g.q.now), end)
+		b.read(g.segment, g.table, tier, p.begin(g.step(tier), g.known), end)
 		if g.err = g.q.count(b.size()); g.err == nil && b.Len() > 0 {
 			g.q.used(g.tiers[tier].Step, tier > 0)
 		}
@@ -60,7 +61,7 @@ func (g *group) load() {
 		steps = append(steps, stepFrom{b.Len(), g.step(tier)})
 		g.batch.prepend(b)
 		end = b.Times[0] - 1
-		if b.First == 1 || p.covered(b.Times[0], g.step(tier), g.q.now) {
+		if b.First == 1 || p.covered(b.Times[0], g.step(tier), g.known) {
 			break
 		}
 	}
@@ -100,12 +101,12 @@ func (g *group) findGaps() {
 		g.end = milli(ns) + 1
 	}
 	if n := len(times); n > 0 {
-		// A gap that is not over yet is one when it has passed on our own clock, too.
+		// A gap that is not over yet is one when it has passed on our own clock and as far as rows are known.
 		t := times[n-1] + staleAfter(g.steps[len(g.steps)-1].step)
 		if g.end > times[n-1] {
 			t = min(t, g.end)
 		}
-		if t <= min(g.plan.end, g.q.now) {
+		if t <= min(g.plan.end, g.known) {
 			g.tail = t
 		}
 	}

@@ -45,6 +45,9 @@ type Segment interface {
 	Start() int64
 	// End is the unix ns of the last row, once the process has ended.
 	End() (int64, bool)
+	// AsOf is the unix ns up to which rows are known: later ones may be there and not be
+	// seen yet, so what is missing since then is no gap. 0: nothing is known of it.
+	AsOf() int64
 }
 
 // ColumnReader is a Segment that has columns already, and would have to make rows for

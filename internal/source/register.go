@@ -61,6 +61,7 @@ type Register struct {
 	open    []*life // for order and counting
 
 	snapshot atomic.Pointer[[]*Segment]
+	asOf     atomic.Int64 // when the last poll began, unix ns
 
 	mu    sync.Mutex
 	holds []hold
@@ -169,10 +170,13 @@ func (r *Register) Run(ctx context.Context) {
 // finished with. A bad file, or one that can't be unlinked, is counted and stops nothing. The error is the
 // store's: it could not be listed, and the snapshot is as before.
 func (r *Register) Poll() error {
-	began := time.Now()
+	began, asOf := time.Now(), r.o.Now().UnixNano()
 	r.polling.Lock()
 	r.polls++
 	err := r.poll()
+	if err == nil {
+		r.asOf.Store(asOf)
+	}
 	r.polling.Unlock()
 	took := time.Since(began)
 
@@ -242,7 +246,7 @@ func (r *Register) poll() error {
 }
 
 func (r *Register) admit(g *reader.Segment) *life {
-	l := &life{polling: &r.polling, g: g, id: g.ID(), group: g.Group(), path: g.Path(), tables: g.Tables(), start: g.Start(), source: sourceKey(g), since: r.polls}
+	l := &life{polling: &r.polling, asOf: &r.asOf, g: g, id: g.ID(), group: g.Group(), path: g.Path(), tables: g.Tables(), start: g.Start(), source: sourceKey(g), since: r.polls}
 	l.view = &Segment{life: l, labels: g.Labels(), attributes: g.Attributes(), liveness: g.Liveness()}
 	l.view.end, l.view.ended = g.End()
 	r.lives[g] = l

@@ -2,6 +2,7 @@ package source
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shmts/shmts/reader"
@@ -28,6 +29,7 @@ type Segment struct {
 // life is what all snapshots' views of one open segment share.
 type life struct {
 	polling *sync.RWMutex // the register's: read-held while rows are read
+	asOf    *atomic.Int64 // the register's: when its last poll began, unix ns
 
 	mu     sync.Mutex // one reader at a time
 	g      *reader.Segment
@@ -81,6 +83,10 @@ func (s *Segment) Start() int64 { return s.life.start }
 
 // End is the time of the last row, unix ns, once the writer closed or died.
 func (s *Segment) End() (int64, bool) { return s.end, s.ended }
+
+// AsOf is when the register last looked at all segments, unix ns: rows published after it are not seen yet.
+// It is 0 before the first poll has ended.
+func (s *Segment) AsOf() int64 { return s.life.asOf.Load() }
 
 // Liveness of the writer, as of the snapshot.
 func (s *Segment) Liveness() reader.Liveness { return s.liveness }

@@ -5,6 +5,7 @@ package querytest
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -35,7 +36,8 @@ type Segment struct {
 	rings  [][]*ring // by table and tier
 	epoch  uint16
 
-	RowsRead int // by all queries
+	Known    int64 // what AsOf says, unix ns; 0: everything
+	RowsRead int   // by all queries
 }
 
 type ring struct {
@@ -176,7 +178,7 @@ func (s *Segment) Finish(t int64) {
 	s.end, s.ended = t*1e6, true
 }
 
-var nan = func() float64 { var z float64; return z / z }()
+var nan = math.NaN()
 
 // The methods of query.Segment.
 
@@ -186,6 +188,14 @@ func (s *Segment) Tables() []reader.Table    { return s.tables }
 func (s *Segment) Start() int64              { return s.start }
 
 func (s *Segment) Overrides() map[*reader.Series][]reader.Pair { return s.overrides }
+
+// AsOf is Known.
+func (s *Segment) AsOf() int64 {
+	if s.Known == 0 {
+		return math.MaxInt64
+	}
+	return s.Known
+}
 
 func (s *Segment) Series() []*reader.Series {
 	s.mu.Lock()
