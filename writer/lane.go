@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync/atomic"
+	"weak"
 
 	"github.com/shmts/shmts/layout"
 )
@@ -74,16 +75,23 @@ type ownedHandle interface {
 	detach() // to nothing: the handle that it was made from records then, if it still does
 }
 
-// own makes o follow its series. Without a lane or cells it stays detached.
-func (l *Lane) own(s *series, o ownedHandle) {
+// own answers the lane's handle of a series: the one that it has, or one that fresh makes, which
+// follows the series' cells. Without a lane or cells it stays detached.
+func own[H ownedHandle](l *Lane, s *series, fresh H) H {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
-	if l.n < 0 || s.place.Load() == nil {
-		o.detach()
-		return
+	for _, o := range s.owned {
+		if h, ok := o.(H); ok && o.lane() == l {
+			return h
+		}
 	}
-	s.owned = append(s.owned, o)
-	o.attach()
+	if l.n < 0 || s.place.Load() == nil {
+		fresh.detach()
+		return fresh
+	}
+	s.owned = append(s.owned, fresh)
+	fresh.attach()
+	return fresh
 }
 
 // mayOwn tells whether handles of s can be made in the lane: both are of one writer.
@@ -98,26 +106,38 @@ func (l *Lane) cells(s *series) []uint64 {
 // nil, so that Add is small enough to be inlined: detached, it is a spare word that no reader
 // sees, and ticks move what was added there into the overflow lane.
 type ownedCell struct {
-	cell  atomic.Pointer[uint64]
-	spare *uint64
-	moved uint64 // of *spare
-	l     *Lane
-	s     *series
+	cell    atomic.Pointer[uint64]
+	spareAt *uint64
+	l       *Lane
+	s       *series
 }
 
 func (o *ownedCell) lane() *Lane { return o.l }
 func (o *ownedCell) attach()     { o.cell.Store(&o.l.cells(o.s)[0]) }
 func (o *ownedCell) detach() {
-	if o.spare == nil {
-		o.spare = o.l.w.spareWord()
-		o.l.w.spares = append(o.l.w.spares, o)
+	if o.spareAt == nil {
+		o.spareAt = o.l.w.spareWord()
+		o.l.w.spares = append(o.l.w.spares, spare{o.spareAt, 0, o.s, weak.Make(o)})
 	}
-	o.cell.Store(o.spare)
+	o.cell.Store(o.spareAt)
+}
+
+// spare is the word of a detached handle.
+type spare struct {
+	word  *uint64
+	moved uint64
+	s     *series
+	o     weak.Pointer[ownedCell]
 }
 
 // spareWord is a word on a cache line of its own. It is not Go memory, so that the race
 // detector does not see the one owner's plain adds meet the tick's load. w.mu is held.
 func (w *Writer) spareWord() *uint64 {
+	if n := len(w.freeSpares); n > 0 {
+		word := w.freeSpares[n-1]
+		w.freeSpares = w.freeSpares[:n-1]
+		return word
+	}
 	const line = 8 // words
 	if len(w.spareWords) < line {
 		words, err := privateWords(4096)
@@ -131,19 +151,23 @@ func (w *Writer) spareWord() *uint64 {
 	return word
 }
 
-// moveSpares adds to the overflow lane what detached handles counted. w.mu is held.
+// moveSpares adds to the overflow lane what detached handles counted, and takes back the words of
+// those that nobody holds any more. w.mu is held.
 func (w *Writer) moveSpares() {
 	kept := w.spares[:0]
-	for _, o := range w.spares {
-		at := o.s.place.Load()
-		if at == nil {
-			continue // a sink or retired: it goes nowhere
+	for _, p := range w.spares {
+		gone := p.o.Value() == nil // before the load: then nothing is added after it
+		now := atomic.LoadUint64(p.word)
+		if at := p.s.place.Load(); at != nil && now != p.moved {
+			at.addShared(now - p.moved)
 		}
-		if now := atomic.LoadUint64(o.spare); now != o.moved {
-			at.addShared(now - o.moved)
-			o.moved = now
+		p.moved = now
+		if gone {
+			atomic.StoreUint64(p.word, 0)
+			w.freeSpares = append(w.freeSpares, p.word)
+			continue
 		}
-		kept = append(kept, o)
+		kept = append(kept, p)
 	}
 	clear(w.spares[len(kept):])
 	w.spares = kept
@@ -177,9 +201,7 @@ func (l *Lane) Counter(c *Counter) OwnedCounter {
 	if c == nil || !l.mayOwn(c.s) {
 		return OwnedCounter{}
 	}
-	h := OwnedCounter{&ownedCell{l: l, s: c.s}}
-	l.own(c.s, h.o)
-	return h
+	return OwnedCounter{own(l, c.s, &ownedCell{l: l, s: c.s})}
 }
 
 // Add adds n.
@@ -200,9 +222,7 @@ func (l *Lane) UpDownCounter(c *UpDownCounter) OwnedUpDownCounter {
 	if c == nil || !l.mayOwn(c.s) {
 		return OwnedUpDownCounter{}
 	}
-	h := OwnedUpDownCounter{&ownedCell{l: l, s: c.s}}
-	l.own(c.s, h.o)
-	return h
+	return OwnedUpDownCounter{own(l, c.s, &ownedCell{l: l, s: c.s})}
 }
 
 // Add adds n, which may be negative.
@@ -223,9 +243,7 @@ func (l *Lane) FloatCounter(c *FloatCounter) OwnedFloatCounter {
 	if c == nil || !l.mayOwn(c.s) {
 		return OwnedFloatCounter{}
 	}
-	h := OwnedFloatCounter{&ownedCells{l: l, s: c.s}, c}
-	l.own(c.s, h.o)
-	return h
+	return OwnedFloatCounter{own(l, c.s, &ownedCells{l: l, s: c.s}), c}
 }
 
 // Add adds v: finite and not negative, else it is rejected and counted.
@@ -252,9 +270,7 @@ func (l *Lane) Stat(c *Stat) OwnedStat {
 	if c == nil || !l.mayOwn(c.s) {
 		return OwnedStat{}
 	}
-	h := OwnedStat{&ownedCells{l: l, s: c.s}, c}
-	l.own(c.s, h.o)
-	return h
+	return OwnedStat{own(l, c.s, &ownedCells{l: l, s: c.s}), c}
 }
 
 // Record takes one sample.
@@ -282,9 +298,7 @@ func (l *Lane) Histogram(c *Histogram) OwnedHistogram {
 	if c == nil || !l.mayOwn(c.s) {
 		return OwnedHistogram{}
 	}
-	h := OwnedHistogram{&ownedCells{l: l, s: c.s}, c}
-	l.own(c.s, h.o)
-	return h
+	return OwnedHistogram{own(l, c.s, &ownedCells{l: l, s: c.s}), c}
 }
 
 // Record counts v in its bucket.
@@ -312,9 +326,7 @@ func (l *Lane) IntHistogram(c *IntHistogram) OwnedIntHistogram {
 	if c == nil || !l.mayOwn(c.s) {
 		return OwnedIntHistogram{}
 	}
-	h := OwnedIntHistogram{&ownedCells{l: l, s: c.s}, c}
-	l.own(c.s, h.o)
-	return h
+	return OwnedIntHistogram{own(l, c.s, &ownedCells{l: l, s: c.s}), c}
 }
 
 // Record counts v in its bucket.

@@ -25,8 +25,9 @@ type Writer struct {
 	lanes     uint64 // owned lanes that are taken, by number
 	lanesEver uint64 // and that ever were
 
-	spares     []*ownedCell // that may hold what is to be moved to a lane
-	spareWords []uint64
+	spares     []spare // words of detached handles
+	freeSpares []*uint64
+	spareWords []uint64 // not handed out yet
 
 	wake chan struct{} // nil: no ticker
 	done chan struct{} // closed when the ticker has gone
