@@ -145,11 +145,13 @@ func (s *Store) closeRoot() {
 	for name := range s.users {
 		s.dropUser(name)
 	}
+	if s.rootWatch >= 0 {
+		unix.InotifyRmWatch(s.watch.fd, uint32(s.rootWatch)) // gone by itself, perhaps
+	}
 	if s.root >= 0 {
-		// Segments that are Gone may be read until the next Poll, without this.
 		unix.Close(s.root)
 	}
-	s.root = -1
+	s.root, s.rootWatch = -1, -1
 }
 
 func (s *Store) dropUser(name string) {

@@ -60,6 +60,9 @@ func (l Liveness) Ended() bool { return l == Closed || l == Dead }
 // stallSteps is by how many steps of its finest tier a heartbeat may stand still.
 const stallSteps = 3
 
+// wholeEvery is how many looks at a heartbeat that stands still go by between two fstats.
+const wholeEvery = 8
+
 // look decides about the liveness from the control block in g.raw and, where the
 // heartbeat stands still, from the lock. The heartbeat comes first: it is free.
 func (g *Segment) look(v *view, now int64) (Liveness, error) {
@@ -69,7 +72,7 @@ func (g *Segment) look(v *view, now int64) (Liveness, error) {
 	case state == layout.StateClosed:
 		return Closed, nil
 	case g.seen && beat != g.beat:
-		g.beat, g.moved = beat, now
+		g.beat, g.moved, g.still = beat, now, 0
 		return Alive, nil
 	case !g.seen:
 		// When it moved last nobody here has seen; its own word for it, if that can be.
@@ -84,9 +87,12 @@ func (g *Segment) look(v *view, now int64) (Liveness, error) {
 	if err := v.needFile(); err != nil {
 		return Alive, err
 	}
-	if err := g.stillWhole(v.fd); err != nil {
-		return Alive, err
+	if g.still%wholeEvery == 0 {
+		if err := g.stillWhole(v.fd); err != nil {
+			return Alive, err
+		}
 	}
+	g.still++
 	alive, err := held(v.fd)
 	switch {
 	case err != nil:

@@ -38,6 +38,7 @@ type Segment struct {
 	seen     bool
 	beat     int64 // the heartbeat last seen
 	moved    int64 // mono ns: when it last moved
+	still    uint  // looks since
 	known    descriptors
 	stirred  bool // the list of series is another than at the last refresh
 

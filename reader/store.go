@@ -141,6 +141,11 @@ func (s *Store) Poll() (Events, error) {
 
 func (s *Store) discover() error {
 	scan, root := s.events()
+	if s.root >= 0 {
+		// inotify says nothing of the removal of a directory that somebody, this process, has open.
+		var st unix.Stat_t
+		root = root || unix.Fstat(s.root, &st) != nil || st.Nlink == 0
+	}
 	if s.root < 0 || root || s.now >= s.nextScan {
 		was := s.root
 		if err := s.openRoot(); err != nil {
