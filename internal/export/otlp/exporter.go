@@ -99,6 +99,7 @@ type Exporter struct {
 	// Segments of the same program share a schema. When there are too many, those that
 	// segments use stay with them, and the map begins anew.
 	schemas map[[32]byte]*schema
+	scratch []byte
 
 	cycles uint64
 
@@ -592,7 +593,8 @@ func (e *Exporter) record(res result) {
 const maxSchemas = 1024
 
 func (e *Exporter) schemaOf(tables int, series []*reader.Series, overrides map[*reader.Series][]reader.Pair, labels []reader.Pair) *schema {
-	key := schemaKey(tables, series, overrides, labels)
+	key, scratch := schemaKey(e.scratch, tables, series, overrides, labels)
+	e.scratch = scratch
 	sc := e.schemas[key]
 	if sc == nil {
 		if len(e.schemas) >= maxSchemas {

@@ -41,9 +41,9 @@ type point struct {
 	attrs  []byte // repeated KeyValue, as a field of the data point
 }
 
-// schemaKey is equal for segments that share a schema.
-func schemaKey(tables int, series []*reader.Series, overrides map[*reader.Series][]reader.Pair, pointLabels []reader.Pair) [sha256.Size]byte {
-	b := binary.LittleEndian.AppendUint32(make([]byte, 0, 128*len(series)), uint32(tables))
+// schemaKey is equal for segments that share a schema. b is scratch, and answered for the next time.
+func schemaKey(b []byte, tables int, series []*reader.Series, overrides map[*reader.Series][]reader.Pair, pointLabels []reader.Pair) ([sha256.Size]byte, []byte) {
+	b = binary.LittleEndian.AppendUint32(b[:0], uint32(tables))
 	text := func(s string) { b = append(binary.LittleEndian.AppendUint16(b, uint16(len(s))), s...) }
 	pairs := func(p []reader.Pair) {
 		b = binary.LittleEndian.AppendUint16(b, uint16(len(p)))
@@ -68,7 +68,7 @@ func schemaKey(tables int, series []*reader.Series, overrides map[*reader.Series
 		pairs(s.Labels)
 		pairs(overrides[s])
 	}
-	return sha256.Sum256(b)
+	return sha256.Sum256(b), b
 }
 
 func newSchema(tables int, series []*reader.Series, overrides map[*reader.Series][]reader.Pair, pointLabels []reader.Pair) *schema {
