@@ -186,7 +186,7 @@ func (s *Store) equip(g *Segment, dir, name string) {
 }
 
 func (s *Store) trusts(uid int) bool {
-	if s.o.NoMap {
+	if s.o.NoMap || !canMap {
 		return false
 	}
 	if uid == s.euid {

@@ -1,0 +1,6 @@
+// Package fuzz holds the fuzz targets: what whoever writes a segment may do to whoever reads it. Each
+// asserts a contract, not merely that nothing panics.
+//
+//	go test ./fuzz                      runs the seeds
+//	go test -fuzz=FuzzOpen ./fuzz       fuzzes one target
+package fuzz
