@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"syscall"
 	"time"
 )
@@ -37,6 +38,8 @@ type config struct {
 	expose              string // path of bench/peers/expose, built
 	store               string // for the role of a writer
 	first               int
+	profile             string
+	compression         string // of OTLP
 }
 
 func main() {
@@ -47,20 +50,24 @@ func main() {
 	flag.DurationVar(&c.warm, "warm", 20*time.Second, "time before measuring begins")
 	flag.DurationVar(&c.window, "for", 60*time.Second, "time that is measured, of each set-up")
 	flag.DurationVar(&c.interval, "otlp.interval", 10*time.Second, "how often the daemon exports")
+	flag.StringVar(&c.compression, "otlp.compression", "gzip", "of what it exports: gzip or none")
 	flag.StringVar(&c.daemon, "shmtsd", "bin/shmtsd", "the daemon's `path`")
 	flag.BoolVar(&c.prometheus, "prometheus", false, "compare with Prometheus (built if it is not cached: minutes)")
 	flag.StringVar(&c.expose, "expose", "", "`path` of bench/peers/expose, for -prometheus")
 	flag.StringVar(&c.store, "store", "", "internal: the writer's store")
 	flag.IntVar(&c.first, "first", 0, "internal: the writer's first segment")
+	flag.StringVar(&c.profile, "writer.cpuprofile", "", "keep a profile of one writer process in this `file`")
 	flag.Parse()
 	var err error
 	switch *role {
 	case "":
 		err = run(c)
 	case "writer":
-		err = write(c.store, c.first, c.segments)
+		err = profiled(c.profile, func() error { return write(c.store, c.first, c.segments) })
+	case "timers":
+		timers(c.segments)
 	default:
-		err = fmt.Errorf("shmts: -role %q: want none, or writer", *role)
+		err = fmt.Errorf("shmts: -role %q: want none, writer or timers", *role)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -105,7 +112,11 @@ func measure(c config, store string, all *children) error {
 	var writers []*child
 	for p := range c.processes {
 		first, count := share(c.segments, c.processes, p)
-		w, err := all.start(self, "-role", "writer", "-store", store, "-first", fmt.Sprint(first), "-segments", fmt.Sprint(count))
+		args := []string{"-role", "writer", "-store", store, "-first", fmt.Sprint(first), "-segments", fmt.Sprint(count)}
+		if p == 0 && c.profile != "" {
+			args = append(args, "-writer.cpuprofile", c.profile)
+		}
+		w, err := all.start(self, args...)
 		if err != nil {
 			return err
 		}
@@ -115,6 +126,9 @@ func measure(c config, store string, all *children) error {
 		if err := w.ready(60 * time.Second); err != nil {
 			return err
 		}
+	}
+	if err := withTimers(c, self, all); err != nil {
+		return err
 	}
 	fmt.Printf("segments\t%d\nseries\t%d\n", c.segments, c.segments*seriesASegment)
 	if err := printStoreSize(store, c.segments); err != nil {
@@ -143,6 +157,54 @@ func measure(c config, store string, all *children) error {
 	return nil
 }
 
+// withTimers measures as many goroutines as there are writers, in as many processes, that wake up once a
+// second and do nothing: what the writers' processes would take without a tick or a record.
+func withTimers(c config, self string, all *children) error {
+	var group []*child
+	for p := range c.processes {
+		_, count := share(c.segments, c.processes, p)
+		t, err := all.start(self, "-role", "timers", "-segments", fmt.Sprint(count))
+		if err != nil {
+			return err
+		}
+		group = append(group, t)
+	}
+	for _, t := range group {
+		if err := t.ready(10 * time.Second); err != nil {
+			return err
+		}
+	}
+	time.Sleep(2 * time.Second) // every phase has come by
+	usage, err := watch(c.window/4, map[string][]*child{"timers": group})
+	if err != nil {
+		return err
+	}
+	usage.print("timers")
+	for _, t := range group {
+		if err := t.stop(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// profiled profiles f into a file, if one is named.
+func profiled(path string, f func() error) error {
+	if path == "" {
+		return f()
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return f()
+}
+
 // share is what process p of all does of n.
 func share(n, all, p int) (first, count int) {
 	first = n * p / all
@@ -159,6 +221,7 @@ func withDaemon(c config, name, store string, sink *sink, all *children, writers
 	var env []string
 	if sink != nil {
 		env = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+sink.address, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+			"OTEL_EXPORTER_OTLP_COMPRESSION="+c.compression,
 			fmt.Sprintf("OTEL_METRIC_EXPORT_INTERVAL=%d", c.interval.Milliseconds()))
 	}
 	d, err := all.startEnv(env, c.daemon, args...)

@@ -66,6 +66,21 @@ func write(store string, first, count int) error {
 	}
 }
 
+// timers keeps goroutines that wake up once a second, spread over it as the writers' ticks are.
+func timers(count int) {
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, os.Interrupt, syscall.SIGTERM)
+	for i := range count {
+		go func() {
+			time.Sleep(time.Second * time.Duration(i) / time.Duration(count))
+			for range time.Tick(time.Second) {
+			}
+		}()
+	}
+	fmt.Println("ready")
+	<-end
+}
+
 // record changes every series, by amounts that differ.
 func (s *segment) record(round, i uint64) {
 	for n, c := range s.counters {

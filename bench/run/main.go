@@ -219,8 +219,9 @@ func (b *bench) fleet() error {
 	}
 	s := section{title: "A fleet: processes", header: []string{"what", "% of a core", "RSS MB", "of it anonymous", "peak MB"}}
 	for _, p := range []struct{ name, what string }{
+		{"timers", "1,000 goroutines in 4 processes that wake up once a second and do nothing"},
 		{"daemon", "shmtsd polling"},
-		{"daemon_writers", "the writers meanwhile: ticks, and each series once a second"},
+		{"daemon_writers", "1,000 writers in 4 processes meanwhile: a tick a second each, and a record a second of each series"},
 		{"daemon_otlp", "shmtsd polling, OTLP of everything each 10 s"},
 		{"daemon_otlp_writers", "the writers meanwhile"},
 		{"prometheus", "Prometheus scraping each second"},
