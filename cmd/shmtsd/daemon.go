@@ -40,30 +40,36 @@ type daemon struct {
 	ready    atomic.Pointer[error] // nil: not polled yet
 }
 
-func newDaemon(c *config.Config, log *slog.Logger) (d *daemon, err error) {
-	d = &daemon{log: log}
-	if d.listener, err = listen(c.Listen); err != nil {
+func newDaemon(c *config.Config, log *slog.Logger) (*daemon, error) {
+	l, err := listen(c.Listen)
+	if err != nil {
 		return nil, fmt.Errorf("shmts: listen: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			d.listener.Close()
-		}
-	}()
+	d := &daemon{log: log, listener: l}
+	if err := d.build(c); err != nil {
+		l.Close()
+		d.self.Close()
+		return nil, err
+	}
+	log.Info("shmtsd starts", "version", version, "store", reader.Dir(c.Store), "listen", l.Addr().String(), "otlp", c.OTLP.Endpoint)
+	return d, nil
+}
+
+// build makes the organs, and hands each what it needs of the others.
+func (d *daemon) build(c *config.Config) (err error) {
 	if c.SelfMetrics {
 		if d.self, err = openSelf(c, d.listener.Addr()); err != nil {
-			log.Warn("shmtsd's own metrics are not in the store", "err", err)
+			d.log.Warn("shmtsd's own metrics are not in the store", "err", err)
 		}
 	}
 	h := health.New(d.self)
 	d.metrics = newSelfMetrics(h)
 	d.register, err = source.Open(source.Options{
 		Store: reader.Options{Dir: c.Store, TrustUIDs: c.TrustUIDs, NoMap: c.NoMap, AnyOwner: c.AnyOwner},
-		Every: c.PollInterval, DeadTTL: c.DeadTTL, HoldLimit: c.HoldLimit, Logger: log, Polled: d.polled,
+		Every: c.PollInterval, DeadTTL: c.DeadTTL, HoldLimit: c.HoldLimit, Logger: d.log, Polled: d.polled,
 	})
 	if err != nil {
-		d.self.Close()
-		return nil, err
+		return err
 	}
 	if c.OTLP.Endpoint != "" {
 		o := c.OTLP
@@ -71,33 +77,31 @@ func newDaemon(c *config.Config, log *slog.Logger) (d *daemon, err error) {
 			Endpoint: o.Endpoint, Protocol: o.Protocol, Headers: o.Headers, Timeout: o.Timeout, Compression: o.Compression,
 			Certificate: o.Certificate, ClientCert: o.ClientCert, ClientKey: o.ClientKey,
 			Interval: o.Interval, BatchBytes: o.BatchBytes, BatchPoints: o.BatchPoints,
-			Version: version, Logger: log, Sent: d.metrics.exported,
+			Version: version, Logger: d.log, Sent: d.metrics.exported,
 		}, (&view[otlp.Segment]{register: d.register}).Segments)
 		if err != nil {
 			d.register.Close()
-			d.self.Close()
-			return nil, err
+			return err
 		}
 		d.register.Hold("otlp", func(s *source.Segment) bool { return d.exporter.Finished(s.ID()) })
 	}
 	engine := query.New(query.Options{
 		Sources: &view[query.Segment]{register: d.register}, Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
-		Concurrency: c.QueryConcurrency, Logger: log,
+		Concurrency: c.QueryConcurrency, Logger: d.log,
 	})
-	revision, date := build()
+	revision, date := buildInfo()
 	d.http = &http.Server{
 		Handler: server.New(server.Options{
-			Engine: engine, Metrics: h, Ready: d.isReady, Logger: log, Observe: d.metrics.answered,
+			Engine: engine, Metrics: h, Ready: d.isReady, Logger: d.log, Observe: d.metrics.answered,
 			Version: version, Revision: revision, BuildDate: date, Timeout: c.QueryTimeout,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
-	log.Info("shmtsd starts", "version", version, "store", reader.Dir(c.Store), "listen", d.listener.Addr().String(), "otlp", c.OTLP.Endpoint)
-	return d, nil
+	return nil
 }
 
 // run works until the context ends or HTTP can't be served any more.
@@ -215,7 +219,7 @@ func openSelf(c *config.Config, address net.Addr) (*writer.Writer, error) {
 	return writer.Open(writer.Options{Job: c.ServiceName, Instance: instance, Dir: c.Store, Attributes: attributes})
 }
 
-func build() (revision, date string) {
+func buildInfo() (revision, date string) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "", ""
