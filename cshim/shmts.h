@@ -258,7 +258,7 @@ typedef struct shmts_histogram_t { shmts__series s; } shmts_histogram_t;
 typedef struct shmts_histogram_u64_t { shmts__series s; } shmts_histogram_u64_t;
 
 typedef struct shmts_info {
-	char     path[512]; /* "" while there is only private memory */
+	char     path[640]; /* "" while there is only private memory */
 	uint8_t  segment_id[16];
 	uint64_t bytes;     /* of one segment */
 	uint32_t segments, series;
@@ -479,7 +479,7 @@ typedef struct shmts__part { /* one segment; the first, or one grown into (10.7)
 	uint64_t     birth_error;
 	shmts__slot *slots;
 	shmts__ptable table[SHMTS_MAX_TABLES];
-	char         path[512];
+	char         path[640];
 } shmts__part;
 
 typedef struct shmts__seg {
