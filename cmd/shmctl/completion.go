@@ -198,12 +198,15 @@ func complete(c *cli.Context, before []string, current string) []candidate {
 	}
 	var found []candidate
 	switch {
-	case done.flag == "" && !onlyWords && strings.HasPrefix(current, "-") && current != "-":
+	case done.flag == "" && !onlyWords && strings.HasPrefix(current, "-"):
 		flags := root.Flags
 		if v != nil {
 			flags = append(slices.Clone(v.Flags), cli.HelpFlag)
 		}
 		found = flagCandidates(flags, before)
+		if v != nil && v.complete != nil {
+			found = append(found, done.of(v)...) // - is a word
+		}
 	case v == nil && done.flag == "":
 		for _, other := range all {
 			if !other.Hidden {

@@ -108,6 +108,12 @@ func openFile(path string) (*os.File, int64, error) {
 
 // named gives a layout error the path it is about.
 func named(err error, path string) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			named(e, path)
+		}
+		return err
+	}
 	var corrupt *layout.CorruptError
 	if errors.As(err, &corrupt) {
 		corrupt.Segment = path
@@ -183,7 +189,8 @@ func (d *dumper) dump() error {
 		switch s.Type {
 		case layout.SectionTables:
 			for i := range d.h.Tables {
-				d.put("tables", structFields(fmt.Sprintf("table%d", i), s.Offset+uint64(i)*uint64(s.ElementSize), &d.h.Tables[i])...)
+				fields := structFields(fmt.Sprintf("table%d", i), s.Offset+uint64(i)*uint64(s.ElementSize), &d.h.Tables[i])
+				d.put("tables", slices.DeleteFunc(fields, func(f field) bool { return d.unused(f.Field) })...)
 			}
 		case layout.SectionSource:
 			at := d.pairs("source", "source.label", s.Offset, d.h.Labels)
@@ -195,24 +202,29 @@ func (d *dumper) dump() error {
 	}
 	control := layout.View[layout.Control](w, 0)
 	fields := structFields("control", d.h.Control.Offset, control)
-	d.put("control", slices.DeleteFunc(fields, func(f field) bool { return unusedTable(f.Field, len(d.h.Tables)) })...)
-	if err := d.series(control); err != nil {
-		return err
-	}
+	d.put("control", slices.DeleteFunc(fields, func(f field) bool { return d.unused(f.Field) })...)
+	wrong := d.series(control) // the rest is good without them
 	if err := d.lanes(control); err != nil {
-		return err
+		return errors.Join(wrong, err)
 	}
 	if err := d.rows(); err != nil {
-		return err
+		return errors.Join(wrong, err)
 	}
-	return d.err
+	return errors.Join(wrong, d.err)
 }
 
-// unusedTable tells a table's control words that no table stands behind.
-func unusedTable(name string, tables int) bool {
-	var n int
-	_, err := fmt.Sscanf(name, "control.table%d.", &n)
-	return err == nil && n >= tables
+// unused tells what no table or tier stands behind: table1.tier3.step, control.table7.head0.
+func (d *dumper) unused(name string) bool {
+	var table, tier int
+	if _, err := fmt.Sscanf(name, "control.table%d.", &table); err == nil {
+		if table >= len(d.h.Tables) {
+			return true
+		}
+		_, err := fmt.Sscanf(name, "control.table%d.head%d", &table, &tier)
+		return err == nil && tier >= int(d.h.Tables[table].Tiers)
+	}
+	_, err := fmt.Sscanf(name, "table%d.tier%d.", &table, &tier)
+	return err == nil && tier >= int(d.h.Tables[table].Tiers)
 }
 
 // pairs prints a pair list that lies at off, and answers where it ends. FORMAT.md 6.4.

@@ -148,6 +148,9 @@ func ageText(d time.Duration) string {
 
 // stepText is a step as people write it: 1s, 10s, 1m, 100ms.
 func stepText(d time.Duration) string {
+	if d <= 0 {
+		return d.String()
+	}
 	for _, u := range []struct {
 		unit time.Duration
 		name string

@@ -156,10 +156,13 @@ func (t *track) add(r *reader.Row) {
 			was, seconds = &reader.Value{}, float64(r.Time-t.s.Start)/1e9
 		}
 	}
-	point := math.NaN()
+	if was != nil && seconds <= 0 { // the final row, right behind the one before: nothing to divide by
+		was = nil
+	}
+	point, level := math.NaN(), t.s.Kind == reader.Gauge || t.s.Kind == reader.UpDown
 	switch t.s.Kind {
 	case reader.Stat, reader.Histogram:
-		if was != nil && seconds > 0 && v.Count >= was.Count {
+		if was != nil && v.Count >= was.Count {
 			n := float64(v.Count - was.Count)
 			t.perSecond = n / seconds
 			if n > 0 {
@@ -168,7 +171,7 @@ func (t *track) add(r *reader.Row) {
 			}
 		}
 	default:
-		if was != nil && seconds > 0 {
+		if was != nil {
 			t.perSecond = (v.Float - was.Float) / seconds
 			if t.s.Number == reader.U64 || t.s.Number == reader.I64 {
 				t.perSecond = float64(v.Int-was.Int) / seconds
@@ -176,18 +179,18 @@ func (t *track) add(r *reader.Row) {
 		}
 		t.value = scalar(&v)
 		switch {
-		case t.s.Kind == reader.Counter:
-			if was != nil {
-				point = t.perSecond
-			}
-		case !v.Unset:
+		case level && !v.Unset:
 			point = v.Float
+		case !level && was != nil:
+			point = t.perSecond
 		}
 	}
 	if t.s.Kind == reader.Gauge {
 		t.perSecond = math.NaN()
 	}
-	t.trend = append(t.trend, point)
+	if level || was != nil {
+		t.trend = append(t.trend, point)
+	}
 	if len(t.trend) > trendPoints {
 		t.trend = slices.Delete(t.trend, 0, len(t.trend)-trendPoints)
 	}

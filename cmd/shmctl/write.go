@@ -112,9 +112,7 @@ func writeAction(c *cli.Context) error {
 			return usagef(c, "%s", strings.TrimPrefix(err.Error(), "shmts: "))
 		}
 		o.Tables, o.OwnedLanes, o.NoTicker = []writer.Table{t}, -1, true
-		// As much as a name, help and labels may need.
-		o.HeapBytes = layout.MaxName + layout.MaxUnit + layout.MaxHelp + 2 + layout.MaxPairs*64
-		o.Descriptors = 1
+		o.Descriptors, o.HeapBytes = 1, heapFor(c, args[1])
 	}
 	// Look before recording: a value that is none gives birth to nothing.
 	if !lines {
@@ -194,6 +192,15 @@ func recorderOf(c *cli.Context) (*recorder, writer.Options, error) {
 	}
 	r.options = append(r.options, writer.Unit(c.String("unit")), writer.Help(c.String("describe")))
 	return r, o, nil
+}
+
+// heapFor is no less than what the strings of one series take. FORMAT.md 6.4.
+func heapFor(c *cli.Context, name string) int {
+	n := len(name) + len(c.String("unit")) + len(c.String("describe")) + 2 + 4*layout.MaxPairs
+	for _, l := range c.StringSlice("label") {
+		n += len(l)
+	}
+	return n
 }
 
 // room makes the table hold one series of the kind.
