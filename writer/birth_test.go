@@ -74,6 +74,8 @@ func TestBirth(t *testing.T) {
 	o.Job = "a job/with: signs"
 	o.Labels = map[string]string{"zone": "z1", "none": ""}
 	o.Attributes = map[string]string{"service.version": "1.2"}
+	o2, _ := testOptions(t)
+	mustOpen(t, o2).Close() // the runtime's own descriptors come with the first file
 	open := openDescriptors(t)
 	w := mustOpen(t, o)
 	equal(t, "descriptors", openDescriptors(t), open)
