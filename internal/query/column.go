@@ -46,6 +46,9 @@ type Batch struct {
 	Epochs  []uint16
 	First   uint64 // number of the first row, 0 if there is none
 	Absent  []bool // by column: some cell of it is a staleness marker
+
+	width int // numbers a row
+	left  int // numbers that there is room for
 }
 
 // HistColumn is a histogram's cumulative counts by row.
@@ -58,22 +61,45 @@ type HistColumn struct {
 // Stride is the number of counts a row.
 func (h *HistColumn) Stride() int { return h.Range.Count + 2 }
 
-// NewBatch prepares a Batch for columns.
-func NewBatch(columns []Column) *Batch {
-	b := &Batch{Columns: columns, Floats: make([][]float64, len(columns)), Absent: make([]bool, len(columns))}
-	for i, c := range columns {
+// NewBatch prepares a Batch for columns of about so many rows, and of at most limit numbers.
+func NewBatch(columns []Column, rows, limit int) *Batch {
+	width := 1
+	for _, c := range columns {
+		width++
 		if c.Field == Buckets {
-			if b.Hists == nil {
-				b.Hists = make([]HistColumn, len(columns))
-			}
-			b.Hists[i].Range = c.Series.Buckets
+			width += c.Series.Buckets.Count + 2
 		}
+	}
+	if rows*width > 1<<16 { // a claim: let it prove itself
+		rows = 1<<16/width + 1
+	}
+	b := &Batch{
+		width: width, left: limit,
+		Columns: columns, Times: make([]int64, 0, rows), Epochs: make([]uint16, 0, rows),
+		Floats: make([][]float64, len(columns)), Absent: make([]bool, len(columns)),
+	}
+	slab := make([]float64, len(columns)*rows)
+	for i, c := range columns {
+		room := slab[i*rows : i*rows : (i+1)*rows]
+		if c.Field != Buckets {
+			b.Floats[i] = room
+			continue
+		}
+		if b.Hists == nil {
+			b.Hists = make([]HistColumn, len(columns))
+		}
+		h := &b.Hists[i]
+		h.Range, h.Sum = c.Series.Buckets, room
+		h.Counts = make([]uint64, 0, rows*h.Stride())
 	}
 	return b
 }
 
 // Len is the number of rows.
 func (b *Batch) Len() int { return len(b.Times) }
+
+// Full tells whether the limit is passed, and reading may end.
+func (b *Batch) Full() bool { return b.left < 0 }
 
 // milli is ns in ms, rounded down, so that order is kept.
 func milli(ns int64) int64 {
@@ -88,6 +114,7 @@ func milli(ns int64) int64 {
 // rows of one millisecond give the later one, and after the wall clock was stepped
 // back the newer rows hide the older ones that they overlap.
 func (b *Batch) At(t int64, no uint64, epoch uint16) {
+	b.left -= b.width
 	n := len(b.Times)
 	for n > 0 && b.Times[n-1] >= t {
 		n--
@@ -199,7 +226,7 @@ func (b *Batch) read(s Segment, table, tier int, begin, end int64) {
 	}
 	s.Between(table, tier, from, to, func(r *reader.Row) bool {
 		b.Add(r)
-		return true
+		return !b.Full()
 	})
 }
 
@@ -212,18 +239,6 @@ func nanos(ms, plus int64) int64 {
 		return math.MinInt64
 	}
 	return ms*1_000_000 + plus
-}
-
-// size is the number of float64s that the batch holds, for limits.
-func (b *Batch) size() int {
-	n := len(b.Times)
-	for i := range b.Columns {
-		n += len(b.Floats[i])
-		if b.Hists != nil {
-			n += len(b.Hists[i].Counts)
-		}
-	}
-	return n
 }
 
 // prepend puts older's rows before b's. They have the same columns, and older ends before b begins.

@@ -320,6 +320,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 		return nil, err
 	}
 	var out []*series
+	all := &batches{ctx: ctx}
 	byHash := map[uint64]*series{}
 	views := q.views(p.start)
 	for i := range views {
@@ -362,8 +363,9 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 			tier := p.tier(column.Field, add, tables[table].Tiers)
 			g := findGroup(groups, table, tier)
 			if g == nil {
-				g = &group{q: q, plan: p, segment: v.Segment, table: table, tier: tier, tiers: tables[table].Tiers, known: q.known(v)}
+				g = &group{q: q, plan: p, segment: v.Segment, table: table, tier: tier, tiers: tables[table].Tiers, known: q.known(v), all: all}
 				groups = append(groups, g)
+				all.groups = append(all.groups, g)
 			}
 			pt := part{g: g, column: len(g.columns), zero: add && p.zeros}
 			if column.Series != nil {

@@ -20,7 +20,7 @@ import (
 
 const t0 int64 = 1_700_000_000_000 // unix ms, a multiple of 10 s
 
-func source(instance string) []reader.Pair {
+func from(instance string) []reader.Pair {
 	return querytest.Pairs("job", "fwd", "instance", instance)
 }
 
@@ -93,7 +93,7 @@ func want(t *testing.T, what, got, want string) {
 }
 
 func TestKindsAndNames(t *testing.T) {
-	s := querytest.New(t0, source("h:1"), querytest.Scalars())
+	s := querytest.New(t0, from("h:1"), querytest.Scalars())
 	s.Attribute(querytest.Pairs("host.name", "h", "service.name", "fwd"))
 	reg := func(sr reader.Series) *reader.Value {
 		_, v := s.Register(t0, sr)
@@ -137,7 +137,7 @@ func TestKindsAndNames(t *testing.T) {
 
 // A native histogram has the very bounds and counts of the buckets recorded into.
 func TestHistogram(t *testing.T) {
-	s := querytest.New(t0, source("h:1"), querytest.Scalars(), querytest.Histograms())
+	s := querytest.New(t0, from("h:1"), querytest.Scalars(), querytest.Histograms())
 	r := reader.BucketRange{Scale: 1, Min: -2, Count: 6} // from 0.5 to 4
 	_, v := s.Register(t0, reader.Series{Name: "latency", Unit: "s", Kind: reader.Histogram, Number: reader.F64, Table: 1, Buckets: r})
 	v.Zero, v.Above, v.Sum = 2, 1, 20
@@ -181,7 +181,7 @@ func TestHistogram(t *testing.T) {
 
 // Everything that increase() says of a young process is exact, though only one row is there.
 func TestStartZero(t *testing.T) {
-	s := querytest.New(t0+500, source("h:1"), querytest.Scalars())
+	s := querytest.New(t0+500, from("h:1"), querytest.Scalars())
 	v := s.Counter("x_total")
 	late, w := (*reader.Series)(nil), (*reader.Value)(nil)
 	for i := int64(1); i <= 30; i++ {
@@ -213,7 +213,7 @@ func TestStartZero(t *testing.T) {
 
 // A restart is a reset of the same series.
 func TestRestart(t *testing.T) {
-	a := querytest.New(t0, source("h:1"), querytest.Scalars())
+	a := querytest.New(t0, from("h:1"), querytest.Scalars())
 	va := a.Counter("x_total")
 	for i := int64(1); i <= 20; i++ {
 		querytest.Set(va, float64(i))
@@ -221,7 +221,7 @@ func TestRestart(t *testing.T) {
 	}
 	querytest.Set(va, 25)
 	a.Finish(t0 + 20_400)
-	b := querytest.New(t0+22_000, source("h:1"), querytest.Scalars())
+	b := querytest.New(t0+22_000, from("h:1"), querytest.Scalars())
 	vb := b.Counter("x_total")
 	for i := int64(23); i <= 40; i++ {
 		querytest.Set(vb, float64(100+i))
@@ -239,7 +239,7 @@ func TestRestart(t *testing.T) {
 }
 
 func TestStaleness(t *testing.T) {
-	s := querytest.New(t0, source("h:1"), querytest.Scalars())
+	s := querytest.New(t0, from("h:1"), querytest.Scalars())
 	g := s.Gauge("g")
 	retired, rv := s.Register(t0, reader.Series{Name: "r", Kind: reader.Gauge, Number: reader.F64})
 	st, sv := s.Register(t0, reader.Series{Name: "s", Kind: reader.Stat, Number: reader.F64})
@@ -270,7 +270,7 @@ func TestStaleness(t *testing.T) {
 {__name__="s_min", instance="h:1", job="fwd"} 24000:24 26000:26 27000:27 28000:28 29000:29 30000:30`)
 
 	// A trailing gap is one only when it has passed on our own clock: a browser that is ahead sees the newest value.
-	live := querytest.New(t0, source("h:2"), querytest.Scalars())
+	live := querytest.New(t0, from("h:2"), querytest.Scalars())
 	querytest.Set(live.Gauge("g"), 5)
 	live.Tick(t0 + 1000)
 	want(t, "asked for the future", instant(t, newEngine(t0+1500, live), "g", t0+9000), `{__name__="g", instance="h:2", job="fwd"} 5`)
@@ -282,7 +282,7 @@ func TestStaleness(t *testing.T) {
 
 // Rows of one ms do not double, and rows after a step back of the clock hide those that they overlap.
 func TestClock(t *testing.T) {
-	s := querytest.New(t0, source("h:1"), querytest.Scalars())
+	s := querytest.New(t0, from("h:1"), querytest.Scalars())
 	g := s.Gauge("g")
 	for i, at := range []int64{1000, 2000, 3000, 3000, 4000, 5000, 2500, 3500} {
 		querytest.Set(g, float64(i))
@@ -293,7 +293,7 @@ func TestClock(t *testing.T) {
 
 // history is a process that ticked for n seconds, counting 10 a second.
 func history(instance string, n int64) *querytest.Segment {
-	s := querytest.New(t0, source(instance), querytest.Scalars())
+	s := querytest.New(t0, from(instance), querytest.Scalars())
 	c, g := s.Counter("x_total"), s.Gauge("g")
 	for i := int64(1); i <= n; i++ {
 		querytest.Set(c, float64(10*i))
@@ -367,7 +367,7 @@ func TestOverrides(t *testing.T) {
 }
 
 func TestStatColumns(t *testing.T) {
-	s := querytest.New(t0, source("h:1"), querytest.Scalars())
+	s := querytest.New(t0, from("h:1"), querytest.Scalars())
 	_, v := s.Register(t0, reader.Series{Name: "depth", Kind: reader.Stat, Number: reader.F64})
 	for i := int64(1); i <= 20; i++ {
 		v.Unset, v.Last, v.Min, v.Max = false, 5, 5, 5

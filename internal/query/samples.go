@@ -2,8 +2,13 @@ package query
 
 import (
 	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/promql"
 
@@ -21,6 +26,7 @@ type group struct {
 	tiers   []reader.Tier
 	known   int64 // ms: a row that is missing up to here is not there
 	columns []Column
+	all     *batches // that it is one of
 
 	once  sync.Once
 	batch *Batch
@@ -29,6 +35,40 @@ type group struct {
 	tail  int64      // when it went stale after the last row; 0 if it did not
 	end   int64      // 1 ms after the process's last row, 0 while it lives
 	err   error
+}
+
+// batches are all groups of one selector. Reading is mostly waiting for the kernel to copy rows: where there are
+// many groups, they are read side by side.
+type batches struct {
+	ctx    context.Context
+	groups []*group
+	once   sync.Once
+}
+
+// manyGroups are worth a second goroutine.
+const manyGroups = 64
+
+func (a *batches) load() {
+	if len(a.groups) < manyGroups {
+		return // each when it is asked for
+	}
+	a.once.Do(func() {
+		var next atomic.Int64
+		var work sync.WaitGroup
+		for range runtime.GOMAXPROCS(0) {
+			work.Go(func() {
+				for {
+					i := int(next.Add(1)) - 1
+					if i >= len(a.groups) || a.ctx.Err() != nil || a.groups[0].q.left() < 0 {
+						return // what is left out here says so itself when it is asked for
+					}
+					g := a.groups[i]
+					g.once.Do(g.load)
+				}
+			})
+		}
+		work.Wait()
+	})
 }
 
 type stepFrom struct {
@@ -42,11 +82,24 @@ func (g *group) step(tier int) int64 { return g.tiers[tier].Step.Milliseconds() 
 // and if none of them has any, of the finer ones.
 func (g *group) load() {
 	p := g.plan
-	g.batch = NewBatch(g.columns)
+	g.batch = &Batch{}
+	defer func() {
+		if p := recover(); p != nil { // in a goroutine of ours nobody else would catch it
+			g.err = fmt.Errorf("shmts: query: reading rows: %v", p)
+		}
+	}()
+	if g.err = g.all.ctx.Err(); g.err != nil {
+		return
+	}
 	read := func(tier int, end int64) *Batch {
-		b := NewBatch(g.columns)
-		b.read(g.segment, g.table, tier, p.begin(g.step(tier), g.known), end)
-		if g.err = g.q.count(b.size()); g.err == nil && b.Len() > 0 {
+		begin, step := p.begin(g.step(tier), g.known), g.step(tier)
+		rows := int64(g.tiers[tier].Rows)
+		if n := (min(end, g.known) - begin) / step; n < rows {
+			rows = max(n+2, 0)
+		}
+		b := NewBatch(g.columns, int(rows), g.q.left())
+		b.read(g.segment, g.table, tier, begin, end)
+		if g.err = g.q.count(b); g.err == nil && b.Len() > 0 {
 			g.q.used(g.tiers[tier].Step, tier > 0)
 		}
 		return b
@@ -72,7 +125,6 @@ func (g *group) load() {
 		}
 	}
 	if g.err != nil {
-		g.batch = NewBatch(g.columns)
 		return
 	}
 	at := 0
@@ -151,8 +203,8 @@ type samples struct {
 // samples of the part, which must not be changed: where nothing is added they are the columns themselves.
 func (p *part) samples() (samples, error) {
 	g := p.g
-	g.once.Do(g.load)
-	if g.err != nil {
+	g.all.load()
+	if g.once.Do(g.load); g.err != nil {
 		return samples{}, g.err
 	}
 	b := g.batch
@@ -285,9 +337,18 @@ func (s *samples) append(newer samples) {
 }
 
 // count adds what was read, against the query's limit.
-func (r *Run) count(n int) error {
-	if r.samples.Add(int64(n)) > r.maxSamples && r.maxSamples > 0 {
+func (r *Run) count(b *Batch) error {
+	r.samples.Add(int64(b.Len() * b.width))
+	if b.Full() || r.left() < 0 {
 		return promql.ErrTooManySamples("query execution")
 	}
 	return nil
+}
+
+// left is how many numbers may still be read.
+func (r *Run) left() int {
+	if r.maxSamples <= 0 {
+		return math.MaxInt
+	}
+	return int(r.maxSamples - r.samples.Load())
 }

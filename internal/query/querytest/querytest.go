@@ -222,6 +222,9 @@ func (s *Segment) Columns(table, tier int, begin, end int64, dst *query.Batch) {
 		if r.t < begin || r.t > end {
 			continue
 		}
+		if dst.Full() {
+			return
+		}
 		s.RowsRead++
 		dst.At(r.t/1e6, r.no, r.epoch)
 		for i, c := range dst.Columns {
