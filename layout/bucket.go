@@ -69,8 +69,8 @@ var bound = [1<<MaxScale + 1]uint64{
 
 // first[s][f>>(51-s)] is the greatest j whose bound is not above the beginning of
 // that cell of width 2^-(s+1): bounds lie further apart, so that one comparison finishes.
-var first = func() (t [MaxScale + 1][1 << (MaxScale + 1)]uint8) {
-	for s := range t {
+var first = func() (t [8][1 << (MaxScale + 1)]uint8) {
+	for s := range MaxScale + 1 {
 		for c := range 1 << (s + 1) {
 			f := uint64(c) << (51 - s)
 			j := 0
@@ -86,13 +86,14 @@ var first = func() (t [MaxScale + 1][1 << (MaxScale + 1)]uint8) {
 // BucketIndex is the index of the bucket that holds a finite, normal v > 0: exact,
 // upper bounds inclusive. FORMAT.md 9.
 func BucketIndex(scale int, v float64) int {
+	s := uint(scale) & 7 // the masks change nothing: they spare checks of shifts and bounds
 	m := math.Float64bits(v) - 1
 	f := m & (1<<52 - 1)
-	j := int(first[scale&7][f>>(51-scale)])
+	j := uint64(first[s][f>>(51-s)&0x7f])
 	// Without a branch, which real values would mispredict every other time: both sides are
 	// at most 2^52, so the sign of the difference is the comparison.
-	j += int(1 - (f-bound[(j+1)<<(MaxScale-scale)])>>63)
-	return (int(m>>52)-1023)<<scale + j
+	j += 1 - (f-bound[(j+1)<<((MaxScale-s)&7)&0x7f])>>63
+	return (int(m>>52)-1023)<<s + int(j)
 }
 
 // BucketUpper is the upper bound of the bucket of index i, base^(i+1), to the nearest float64.

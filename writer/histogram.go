@@ -18,19 +18,14 @@ func (s *series) shape() shape {
 	return shape{r.Scale, r.Min, r.Count}
 }
 
-// cell is the number, among a histogram's cells, of the one that counts a finite v >= 0: FORMAT.md 9.
-func (h *shape) cell(v float64) int {
-	if !(v >= 0x1p-1022) {
-		return layout.HistZero // zero, subnormal
-	}
-	i := layout.BucketIndex(h.scale, v) - h.min
-	switch {
-	case i < 0:
+// outside is the number, among a histogram's cells, of the one that counts a finite v >= 0 that no bucket holds: FORMAT.md 9.
+// index is v's bucket index less min: the callers have it inlined, and the common case too.
+// Zero and subnormals have an index that no range holds, and so come here.
+func (h *shape) outside(v float64, index int) int {
+	if index < 0 || v < 0x1p-1022 {
 		return layout.HistZero
-	case i >= h.count:
-		return layout.HistBuckets + h.count
 	}
-	return layout.HistBuckets + i
+	return layout.HistBuckets + h.count
 }
 
 // Histogram counts values in base-2 exponential buckets, and their sum in f64. All
@@ -54,7 +49,12 @@ func (h *Histogram) Record(v float64) {
 		h.s.w.reject()
 		return
 	}
-	cell := h.shape.cell(v)
+	cell := layout.BucketIndex(h.shape.scale, v) - h.shape.min
+	if uint(cell) < uint(h.shape.count) {
+		cell += layout.HistBuckets
+	} else {
+		cell = h.shape.outside(v, cell)
+	}
 	p := pin.Pin()
 	if at := h.s.place.Load(); at != nil {
 		if p < at.procs {
@@ -94,7 +94,12 @@ func (h *IntHistogram) Record(v uint64) {
 	if h == nil {
 		return
 	}
-	cell := h.shape.cell(float64(v))
+	cell := layout.BucketIndex(h.shape.scale, float64(v)) - h.shape.min
+	if uint(cell) < uint(h.shape.count) {
+		cell += layout.HistBuckets
+	} else {
+		cell = h.shape.outside(float64(v), cell)
+	}
 	p := pin.Pin()
 	if at := h.s.place.Load(); at != nil {
 		if p < at.procs {

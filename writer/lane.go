@@ -311,7 +311,14 @@ func (c OwnedHistogram) Record(v float64) {
 		c.c.Record(v)
 		return
 	}
-	p.cells[c.c.shape.cell(v)]++
+	h := &c.c.shape
+	cell := layout.BucketIndex(h.scale, v) - h.min
+	if uint(cell) < uint(h.count) {
+		cell += layout.HistBuckets
+	} else {
+		cell = h.outside(v, cell)
+	}
+	p.cells[cell]++
 	p.cells[layout.HistSum] = math.Float64bits(math.Float64frombits(p.cells[layout.HistSum]) + v)
 }
 
@@ -339,6 +346,13 @@ func (c OwnedIntHistogram) Record(v uint64) {
 		c.c.Record(v)
 		return
 	}
-	p.cells[c.c.shape.cell(float64(v))]++
+	h := &c.c.shape
+	cell := layout.BucketIndex(h.scale, float64(v)) - h.min
+	if uint(cell) < uint(h.count) {
+		cell += layout.HistBuckets
+	} else {
+		cell = h.outside(float64(v), cell)
+	}
+	p.cells[cell]++
 	p.cells[layout.HistSum] += v
 }
