@@ -2,10 +2,13 @@ package fuzz
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shmts/shmts/internal/segtest"
 	"github.com/shmts/shmts/layout"
@@ -53,7 +56,11 @@ func FuzzOpen(f *testing.F) {
 		f.Add(b, false)
 		f.Add(b, true)
 	}
-	path := filepath.Join(f.TempDir(), "fuzz.shmts")
+	fd, err := unix.MemfdCreate("fuzz.shmts", unix.MFD_CLOEXEC) // goes with its process, however that ends
+	if err != nil {
+		f.Fatal(err)
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d", fd)
 	f.Fuzz(func(t *testing.T, b []byte, whole bool) {
 		if len(b) > 1<<20 {
 			return

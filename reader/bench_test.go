@@ -2,6 +2,7 @@ package reader_test
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -123,4 +124,25 @@ func usage() int64 {
 		panic(os.NewSyscallError("getrusage", err))
 	}
 	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// BenchmarkOpen is a store's first poll: all is read, and what stays of it in memory is reported.
+func BenchmarkOpen(b *testing.B) {
+	dir := segtest.Store(b)
+	herd(b, dir, 1000, 100)
+	var before, after runtime.MemStats
+	for b.Loop() {
+		b.StopTimer()
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		b.StartTimer()
+		s := open(b, dir, reader.Options{NoMap: true})
+		poll(b, s)
+		b.StopTimer()
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB-kept")
+		s.Close()
+		b.StartTimer()
+	}
 }

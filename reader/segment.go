@@ -54,6 +54,9 @@ type Segment struct {
 	skippedRows, skippedSeries atomic.Uint64
 }
 
+// usualHeader is how much of a file is read at first: most headers are shorter.
+const usualHeader = 4096
+
 // openSegment reads the header of an open file and takes the file over. On an error it is
 // the caller's to close. uid and the rules of FORMAT.md 2 are the caller's too.
 func openSegment(file *os.File, path string, st *unix.Stat_t, in *interner, budget int64) (*Segment, error) {
@@ -68,7 +71,9 @@ func openSegment(file *os.File, path string, st *unix.Stat_t, in *interner, budg
 		return nil, err
 	}
 	defer v.done()
-	words := alignedWords(layout.SuperblockSize / 8)
+	sc := takeScratch()
+	defer sc.give()
+	words := sc.words(int(min(st.Size, usualHeader) / 8))
 	if err := v.copy(words, 0); err != nil {
 		return nil, named(err, path)
 	}
@@ -80,9 +85,11 @@ func openSegment(file *os.File, path string, st *unix.Stat_t, in *interner, budg
 		return nil, &layout.CorruptError{Segment: path, Section: "superblock", Index: -1,
 			Want: fmt.Sprintf("header_size of at most %d", st.Size), Got: fmt.Sprint(size)}
 	}
-	words = alignedWords(size / 8)
-	if err := v.copy(words, 0); err != nil {
-		return nil, named(err, path)
+	if size > len(words)*8 {
+		words = sc.words(size / 8)
+		if err := v.copy(words, 0); err != nil {
+			return nil, named(err, path)
+		}
 	}
 	if g.h, err = layout.ParseHeader(words, st.Size); err != nil {
 		return nil, named(err, path)
