@@ -1,11 +1,14 @@
 // Package vectors builds the images of spec/vectors, good and broken, on
-// package layout with fixed ids and clocks: every build gives the same bytes.
+// package layout with fixed ids and clocks: every build gives the same bytes. Those
+// that the C and the Go writer wrote are taken as they lie there.
 package vectors
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/shmts/shmts/internal/canon"
@@ -33,9 +36,24 @@ const (
 	Ignore = "ignore"
 )
 
-// All are the vectors, in the order of the index.
-func All() []Vector {
-	all := append(good(), legal()...)
+// Written begins the names of images that are not built here: a test of package spec writes them.
+const Written = "written-by-"
+
+// All are the vectors, in the order of the index. dir is spec/vectors.
+func All(dir string) ([]Vector, error) {
+	all := good()
+	for _, by := range []string{"c", "go"} {
+		for _, how := range []string{"killed", "closed"} {
+			id := Written + by + "-" + how
+			b, err := os.ReadFile(filepath.Join(dir, id+".shmts"))
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, Vector{ID: id, Section: "10", Verdict: Valid, Image: b,
+				Comment: map[string]string{"c": "written by shmts.h, ", "go": "written by the Go writer, "}[by] + how + "; the other's says the same"})
+		}
+	}
+	all = append(all, legal()...)
 	all = append(all, brokenHeaders()...)
 	all = append(all, brokenTables()...)
 	all = append(all, brokenSeries()...)
@@ -47,13 +65,16 @@ func All() []Vector {
 			v.Text = v.ID + ".txt"
 		}
 	}
-	return all
+	return all, nil
 }
 
-// Files are what lies in spec/vectors, README.md apart, by name.
-func Files() (map[string][]byte, error) {
+// Files are what is to lie in spec/vectors, README.md apart, by name.
+func Files(dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	all := All()
+	all, err := All(dir)
+	if err != nil {
+		return nil, err
+	}
 	for _, v := range all {
 		if files[v.File] != nil {
 			return nil, fmt.Errorf("two vectors are called %s", v.ID)
