@@ -110,30 +110,42 @@ type QueryOptions struct {
 // Instant prepares a query at one time. The caller Closes it when the result is no longer used.
 // An error is the query's own (it can't be parsed), or of waiting for a place: ErrBusy, or the context's.
 func (e *Engine) Instant(ctx context.Context, q string, t time.Time, o QueryOptions) (promql.Query, error) {
-	if _, err := e.Parse(q); err != nil {
+	run, q, opts, err := e.begin(q, t, t, o)
+	if err != nil {
 		return nil, err
 	}
-	run, opts := e.begin(o)
 	pq, err := e.engine.NewInstantQuery(ctx, run, opts, q, t)
 	return wrap(pq, run, err)
 }
 
 // Range prepares a query at each step from start to end.
 func (e *Engine) Range(ctx context.Context, q string, start, end time.Time, step time.Duration, o QueryOptions) (promql.Query, error) {
-	if _, err := e.Parse(q); err != nil {
+	run, q, opts, err := e.begin(q, start, end, o)
+	if err != nil {
 		return nil, err
 	}
-	run, opts := e.begin(o)
 	pq, err := e.engine.NewRangeQuery(ctx, run, opts, q, start, end, step)
 	return wrap(pq, run, err)
 }
 
-func (e *Engine) begin(o QueryOptions) (*Run, promql.QueryOpts) {
-	if o.Lookback <= 0 {
-		o.Lookback = e.Lookback()
+// begin parses a query, and rewrites it where it must be.
+func (e *Engine) begin(q string, start, end time.Time, o QueryOptions) (*Run, string, promql.QueryOpts, error) {
+	expr, err := e.Parse(q)
+	if err != nil {
+		return nil, "", nil, err
 	}
-	run := e.With(Hints{Lookback: o.Lookback, MaxSourceResolution: o.MaxSourceResolution})
-	return run, promql.NewPrometheusQueryOpts(o.PerStepStats, o.Lookback)
+	lookback := o.Lookback
+	if lookback <= 0 {
+		lookback = e.Lookback()
+	}
+	run := e.With(Hints{MaxSourceResolution: o.MaxSourceResolution})
+	q, step := run.rewrite(expr, q, start, end)
+	if step > 0 && o.Lookback <= 0 {
+		// Smoothing reaches as far as the lookback for a row. Beyond this there is a gap, and it stays one.
+		lookback = min(lookback, time.Duration(gapSteps*float64(step)))
+	}
+	run.hints.Lookback = lookback
+	return run, q, promql.NewPrometheusQueryOpts(o.PerStepStats, lookback), nil
 }
 
 // running is a query that says which tiers answered.

@@ -61,6 +61,7 @@ type Run struct {
 	mu    sync.Mutex
 	tiers map[time.Duration]bool // steps that gave rows
 	all   bool                   // none but base tiers
+	notes []error                // further infos
 }
 
 // With begins a Run.
@@ -73,18 +74,29 @@ func (r *Run) Querier(mint, maxt int64) (storage.Querier, error) {
 	return &querier{Run: r, mint: mint, maxt: maxt}, nil
 }
 
-// Infos says which tiers answered, if any but the finest of their tables did.
+// note adds an info.
+func (r *Run) note(err error) {
+	r.mu.Lock()
+	r.notes = append(r.notes, err)
+	r.mu.Unlock()
+}
+
+// Infos says which tiers answered, if any but the finest of their tables did, and what was rewritten.
 func (r *Run) Infos() annotations.Annotations {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	out := annotations.New()
+	for _, err := range r.notes {
+		out.Add(err)
+	}
 	if r.all {
-		return nil
+		return *out
 	}
 	steps := make([]string, 0, len(r.tiers))
 	for _, d := range slices.Sorted(maps.Keys(r.tiers)) {
 		steps = append(steps, model.Duration(d).String())
 	}
-	return annotations.New().Add(fmt.Errorf("%w: shmts: rows of step %s answered", annotations.PromQLInfo, strings.Join(steps, ", ")))
+	return out.Add(fmt.Errorf("%w: shmts: rows of step %s answered", annotations.PromQLInfo, strings.Join(steps, ", ")))
 }
 
 // used remembers a tier that gave rows.

@@ -346,6 +346,55 @@ func TestTiersJoin(t *testing.T) {
 	}
 }
 
+// A window of less than two rows answers all the same, over every seam, and does not outlive the process.
+func TestSmoothed(t *testing.T) {
+	s := history("h:1", 500)
+	s.Finish(t0 + 500_000)
+	e := newEngine(t0+560_000, s)
+	res := rangeQuery(t, e, "rate(x_total[6s])", t0+20_000, t0+530_000, 1000)
+	m, _ := res.Matrix()
+	if len(m) != 1 {
+		t.Fatalf("want one series, got %v", render(res, t0))
+	}
+	last := int64(0)
+	for i, p := range m[0].Floats {
+		if want := t0 + 20_000 + int64(i)*1000; p.T != want {
+			t.Fatalf("point %d: want one at %d ms, got %d", i, want-t0, p.T-t0)
+		}
+		if math.Abs(p.F-10) > 1e-9 && p.T <= t0+500_000 {
+			t.Errorf("at %d ms: got %g, want 10", p.T-t0, p.F)
+		}
+		last = p.T - t0
+	}
+	if last < 500_000 || last > 506_000 {
+		t.Errorf("want points until the end at 500 s and a window more, got the last at %d ms", last)
+	}
+	if _, infos := res.Warnings.AsStrings("", 0, 0); !strings.Contains(strings.Join(infos, "\n"), "rows are 10s apart: rate(...[6s]) is evaluated as smoothed") {
+		t.Errorf("infos: %q", infos)
+	}
+	// Where the fine rows reach, nothing is rewritten.
+	res = rangeQuery(t, e, "rate(x_total[6s])", t0+450_000, t0+500_000, 1000)
+	if _, infos := res.Warnings.AsStrings("", 0, 0); len(infos) > 0 {
+		t.Errorf("infos: %q", infos)
+	}
+
+	h := querytest.New(t0, from("h:2"), querytest.Scalars(), querytest.Histograms())
+	_, v := h.Register(t0, reader.Series{Name: "lat", Kind: reader.Histogram, Number: reader.F64, Table: 1, Buckets: reader.BucketRange{Scale: 0, Min: 0, Count: 4}})
+	for i := int64(1); i <= 100; i++ {
+		v.Buckets[1] += 5
+		h.Tick(t0 + i*1000)
+	}
+	m, _ = rangeQuery(t, newEngine(t0+100_000, h), "histogram_count(rate(lat[6s]))", t0+20_000, t0+90_000, 1000).Matrix()
+	if len(m) != 1 || len(m[0].Floats) != 71 {
+		t.Fatalf("histogram: want 71 points, got %v", m)
+	}
+	for _, p := range m[0].Floats {
+		if math.Abs(p.F-5) > 1e-9 {
+			t.Errorf("histogram at %d ms: got %g, want 5", p.T-t0, p.F)
+		}
+	}
+}
+
 // What a tier can't know yet, a finer one does.
 func TestYoungProcess(t *testing.T) {
 	s := history("h:1", 7)

@@ -124,7 +124,7 @@ func (s *server) evaluate(r *http.Request, limit int, prepare func(context.Conte
 	if res.Err != nil {
 		return failed(classify(res.Err, execution), res.Err)
 	}
-	a.warnings, a.infos = res.Warnings.AsStrings(r.Form.Get("query"), 10, 10)
+	a.warnings, a.infos = res.Warnings.AsStrings(q.String(), 10, 10)
 	if limit > 0 {
 		cut := false
 		switch v := res.Value.(type) {

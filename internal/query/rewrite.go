@@ -1,0 +1,98 @@
+package query
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/annotations"
+)
+
+// rewrite makes rate(x[6s]) of rows that are 10 s apart answer. Such a window holds less than two rows, and PromQL
+// would say nothing, or now something and now nothing. The selector becomes smoothed: the engine then
+// interpolates what a counter was at the window's edges. Grafana asks so of a source of 1 s
+// whatever the age of what it shows, and of histograms, whose rows are 10 s apart.
+//
+// It returns the query to evaluate, q itself if nothing was to be done, and the coarsest step that a
+// smoothed selector has to go by.
+func (r *Run) rewrite(expr parser.Expr, q string, start, end time.Time) (string, time.Duration) {
+	var coarsest time.Duration
+	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
+		call, ok := n.(*parser.Call)
+		if !ok || call.Func.Name != "rate" && call.Func.Name != "increase" || len(call.Args) != 1 {
+			return nil
+		}
+		m, ok := call.Args[0].(*parser.MatrixSelector)
+		if !ok {
+			return nil
+		}
+		v := m.VectorSelector.(*parser.VectorSelector)
+		if v.Smoothed || v.Anchored {
+			return nil
+		}
+		from := start.Add(-m.Range - v.OriginalOffset)
+		if v.Timestamp != nil {
+			from = time.UnixMilli(*v.Timestamp).Add(-m.Range - v.OriginalOffset)
+		}
+		for _, p := range path {
+			if s, ok := p.(*parser.SubqueryExpr); ok {
+				from = from.Add(-s.Range - s.OriginalOffset)
+			}
+		}
+		step := r.coarsestNeeded(v.LabelMatchers, from.UnixMilli())
+		if 2*step <= m.Range {
+			return nil
+		}
+		r.note(fmt.Errorf("%w: shmts: rows are %s apart: %s(...[%s]) is evaluated as smoothed", annotations.PromQLInfo,
+			model.Duration(step), call.Func.Name, model.Duration(m.Range)))
+		v.Smoothed = true
+		coarsest = max(coarsest, step)
+		return nil
+	})
+	if coarsest == 0 {
+		return q, 0
+	}
+	return expr.String(), coarsest
+}
+
+// coarsestNeeded is the coarsest step among the tiers that are needed to answer for additive series that matchers
+// select, back to from, unix ms. It goes by the rings' capacity, and reads no row.
+func (r *Run) coarsestNeeded(matchers []*labels.Matcher, from int64) (step time.Duration) {
+	sel, err := newSelector(matchers)
+	if err != nil {
+		return 0 // the query will say so
+	}
+	q := &querier{Run: r}
+	views := q.views(from)
+	for i := range views {
+		v := &views[i]
+		tables := v.Tables()
+		newest := q.known(v)
+		if ns, ended := v.End(); ended {
+			newest = milli(ns)
+		}
+		back := max(from, milli(v.Start()))
+		seen := make([]bool, len(tables))
+		sel.each(v, func(k int32, _ []labels.Label) bool {
+			if k < 0 {
+				return true
+			}
+			m := &v.schema.metrics[k]
+			s := v.series[m.series]
+			if s.Table < 0 || s.Table >= len(tables) || seen[s.Table] || !additive(s, m.field) || len(tables[s.Table].Tiers) == 0 {
+				return true
+			}
+			seen[s.Table] = true
+			tiers := tables[s.Table].Tiers
+			t := 0
+			for t+1 < len(tiers) && newest-int64(tiers[t].Rows)*tiers[t].Step.Milliseconds() > back {
+				t++
+			}
+			step = max(step, tiers[t].Step)
+			return true
+		})
+	}
+	return step
+}
