@@ -26,6 +26,7 @@ build: ## build shmtsd, shmctl and the examples into bin/
 	$(GOBUILD) -o $(BIN)/ ./cmd/shmtsd ./cmd/shmctl ./examples/httpservice ./examples/orchestrator
 	$(CC) $(CFLAGS) -Icshim -o $(BIN)/udpfwd cshim/examples/udpfwd.c -pthread
 	$(CC) $(CFLAGS) -Icshim -o $(BIN)/udpgen cshim/examples/udpgen.c -pthread
+	$(CC) $(CFLAGS) -Icshim -o $(BIN)/record bench/c/record.c -pthread
 
 .PHONY: demo
 demo: build ## run the whole thing under real load for some seconds and check what it shows (OTLP=http://... for a real collector)
