@@ -136,30 +136,31 @@ func (p *child) cpu() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// memory is a process's resident set in kB: all of it, its own (anonymous), and the most it ever was.
-func (p *child) memory() (rss, anon, peak int64, err error) {
+// memory is a process's resident set in kB: all of it, its own (anonymous), what is mapped shared
+// memory (segments), and the most it ever was.
+func (p *child) memory() (rss, anon, shmem, peak int64, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
-		return 0, 0, 0, err
+		return 0, 0, 0, 0, err
 	}
-	fields := map[string]*int64{"VmRSS": &rss, "RssAnon": &anon, "VmHWM": &peak}
+	fields := map[string]*int64{"VmRSS": &rss, "RssAnon": &anon, "RssShmem": &shmem, "VmHWM": &peak}
 	for line := range strings.Lines(string(data)) {
 		name, value, _ := strings.Cut(line, ":")
 		if to := fields[name]; to != nil {
 			if *to, err = strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64); err != nil {
-				return 0, 0, 0, fmt.Errorf("shmts: %s of /proc/PID/status: %w", name, err)
+				return 0, 0, 0, 0, fmt.Errorf("shmts: %s of /proc/PID/status: %w", name, err)
 			}
 		}
 	}
-	return rss, anon, peak, nil
+	return rss, anon, shmem, peak, nil
 }
 
 // usage is what groups of processes took.
 type usage map[string]*taken
 
 type taken struct {
-	cpu             float64 // per cent of a core
-	rss, anon, peak int64   // kB
+	cpu                    float64 // per cent of a core
+	rss, anon, shmem, peak int64   // kB
 }
 
 // watch measures groups of processes over the same window. Their resident set is
@@ -185,12 +186,13 @@ func watch(window time.Duration, groups map[string][]*child) (usage, error) {
 		for name, group := range groups {
 			peak := int64(0)
 			for _, p := range group {
-				rss, anon, most, err := p.memory()
+				rss, anon, shmem, most, err := p.memory()
 				if err != nil {
 					return nil, err
 				}
 				u[name].rss += rss
 				u[name].anon += anon
+				u[name].shmem += shmem
 				peak += most
 			}
 			u[name].peak = peak
@@ -208,13 +210,15 @@ func watch(window time.Duration, groups map[string][]*child) (usage, error) {
 		t.cpu = 100 * float64(sum-before[name]) / float64(time.Since(begin))
 		t.rss /= looks
 		t.anon /= looks
+		t.shmem /= looks
 	}
 	return u, nil
 }
 
 func (u usage) print(name string) {
 	t := u[name]
-	fmt.Printf("%s_cpu\t%.3f\n%s_rss\t%d\n%s_rss_anon\t%d\n%s_rss_peak\t%d\n", name, t.cpu, name, t.rss, name, t.anon, name, t.peak)
+	fmt.Printf("%s_cpu\t%.3f\n%s_rss\t%d\n%s_rss_anon\t%d\n%s_rss_shmem\t%d\n%s_rss_peak\t%d\n",
+		name, t.cpu, name, t.rss, name, t.anon, name, t.shmem, name, t.peak)
 }
 
 func eventually(limit time.Duration, ok func() error) error {

@@ -10,7 +10,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -18,14 +20,19 @@ func main() {
 	rounds := flag.Int("rounds", 61, "rounds of each subject")
 	round := flag.Duration("round", time.Millisecond, "about how long a round lasts")
 	dir := flag.String("store", "", "an existing `directory` for the segments measured; a private one in /dev/shm if empty")
+	only := flag.String("only", "", "measure only subjects whose name this `regexp` matches; ratios to others are left out")
 	flag.Parse()
-	if err := run(*rounds, *round, *dir); err != nil {
+	if err := run(*rounds, *round, *dir, *only); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds int, round time.Duration, dir string) error {
+func run(rounds int, round time.Duration, dir, only string) error {
+	match, err := regexp.Compile(only)
+	if err != nil {
+		return fmt.Errorf("shmts: -only: %w", err)
+	}
 	if rounds < 1 || round <= 0 {
 		return fmt.Errorf("shmts: want at least one round of more than 0, got %d of %v", rounds, round)
 	}
@@ -48,6 +55,7 @@ func run(rounds int, round time.Duration, dir string) error {
 		if err != nil {
 			return err
 		}
+		subjects = chosen(subjects, match)
 		measure(subjects, rounds, round)
 		done()
 		for _, s := range subjects {
@@ -65,8 +73,20 @@ func run(rounds int, round time.Duration, dir string) error {
 		return err
 	}
 	defer done()
+	subjects = chosen(subjects, match)
 	measure(subjects, rounds, round)
 	return report(os.Stdout, subjects)
+}
+
+// chosen are the subjects that match.
+func chosen(subjects []*subject, match *regexp.Regexp) []*subject {
+	kept := slices.DeleteFunc(subjects, func(s *subject) bool { return !match.MatchString(s.name) })
+	for _, s := range kept {
+		s.against = slices.DeleteFunc(s.against, func(name string) bool {
+			return !slices.ContainsFunc(kept, func(o *subject) bool { return o.name == name })
+		})
+	}
+	return kept
 }
 
 // all are the subjects for some goroutines at once; done closes what they recorded into.

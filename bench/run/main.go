@@ -217,7 +217,7 @@ func (b *bench) fleet() error {
 			return fmt.Errorf("shmts: bench/fleet: %s: %w", f[0], err)
 		}
 	}
-	s := section{title: "A fleet: processes", header: []string{"what", "% of a core", "RSS MB", "of it anonymous", "peak MB"}}
+	s := section{title: "A fleet: processes", header: []string{"what", "% of a core", "RSS MB", "anonymous", "segments", "peak"}}
 	for _, p := range []struct{ name, what string }{
 		{"timers", "1,000 goroutines in 4 processes that wake up once a second and do nothing"},
 		{"daemon", "shmtsd polling"},
@@ -231,7 +231,7 @@ func (b *bench) fleet() error {
 			continue
 		}
 		mb := func(suffix string) string { return fmt.Sprintf("%.1f", b.results[p.name+suffix]/1000) }
-		s.rows = append(s.rows, []string{p.what, fmt.Sprintf("%.2f", b.results[p.name+"_cpu"]), mb("_rss"), mb("_rss_anon"), mb("_rss_peak")})
+		s.rows = append(s.rows, []string{p.what, fmt.Sprintf("%.2f", b.results[p.name+"_cpu"]), mb("_rss"), mb("_rss_anon"), mb("_rss_shmem"), mb("_rss_peak")})
 	}
 	b.sections = append(b.sections, s)
 	return nil
