@@ -42,6 +42,19 @@ func child(mode string) error {
 		}
 		allHandles(w).record()
 		return w.Close()
+	case "chroot": // a jail: no /proc, no /dev, nothing but the store
+		if err := unix.Chroot(os.Getenv("SHMTS_TEST_DIR")); err != nil {
+			return err
+		}
+		if err := os.Chdir("/"); err != nil {
+			return err
+		}
+		w, err := Open(Options{Job: "child", Dir: "/", NoTicker: true})
+		if err != nil {
+			return err
+		}
+		w.Counter("c").Add(42)
+		return w.Close()
 	case "record": // until it is killed
 		w, err := Open(Options{Job: "child", Dir: os.Getenv("SHMTS_TEST_DIR"), NoTicker: true})
 		if err != nil {
@@ -147,6 +160,48 @@ func TestKilled(t *testing.T) {
 	m := load(t, file)
 	equal(t, "live cell", m.live(m.find("c"), 0), 42)
 	equal(t, "state", m.control().State, layout.StateLive)
+}
+
+// In a jail without /proc: linkat by the descriptor, or a dot-name.
+func TestNoProc(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("chroot needs root")
+	}
+	dir := testStore(t)
+	cmd, in, out := runChild(t, "chroot", dir)
+	in.Close()
+	text, _ := io.ReadAll(out)
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("want the child to end well, got %v: %s", err, text)
+	}
+	equal(t, "counter", load(t, segmentFiles(t, dir)[0]).value("c"), 42)
+	names, _ := os.ReadDir(filepath.Join(dir, strconv.Itoa(os.Geteuid())))
+	equal(t, "names", len(names), 1)
+}
+
+// A child of fork does not inherit the mapping.
+func TestDontFork(t *testing.T) {
+	smaps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Skip("no /proc/self/smaps")
+	}
+	o, _ := testOptions(t)
+	w := mustOpen(t, o)
+	if smaps, err = os.ReadFile("/proc/self/smaps"); err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(smaps), w.Stats().Paths[0])
+	if !ok {
+		_, after, ok = strings.Cut(string(smaps), o.Dir) // it had no name when it was mapped
+	}
+	if !ok {
+		t.Skip("the mapping does not show its path here")
+	}
+	_, after, _ = strings.Cut(after, "VmFlags:")
+	flags, _, _ := strings.Cut(after, "\n")
+	if !strings.Contains(flags+" ", " dc ") {
+		t.Errorf("want the flag dc (don't copy) on the mapping, got %q", flags)
+	}
 }
 
 // With a dot-name, where an unnamed file can't be had.

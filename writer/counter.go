@@ -63,10 +63,11 @@ func (at *place) addShared(n uint64) {
 	atomic.AddUint64(&at.words[at.overflow], n)
 }
 
-// useOverflow tells the ticks that the overflow lane is not all zeros any more, before it is so.
+// useOverflow tells the ticks that the overflow lane is not all zeros any more, before it is so, and
+// counts the first time that a table came to that.
 func (at *place) useOverflow() {
-	if !at.overflowed.Load() {
-		at.overflowed.Store(true)
+	if !at.overflowed.Load() && at.overflowed.CompareAndSwap(false, true) {
+		at.w.count(layout.CtlOverflowThreads)
 	}
 }
 

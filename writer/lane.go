@@ -159,6 +159,7 @@ func (w *Writer) moveSpares() {
 		gone := p.o.Value() == nil // before the load: then nothing is added after it
 		now := atomic.LoadUint64(p.word)
 		if at := p.s.place.Load(); at != nil && now != p.moved {
+			at.overflowed.Store(true)
 			at.addShared(now - p.moved)
 		}
 		p.moved = now

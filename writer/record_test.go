@@ -80,7 +80,7 @@ func TestHandlesNeverCrash(t *testing.T) {
 	var zero OwnedCounter
 	zero.Add(1)
 
-	wrong, err := Open(Options{Tables: []Table{{Name: "t", Scalars: 1, Tiers: []Tier{{time.Millisecond, 2}}}}})
+	wrong, err := Open(Options{Dir: testStore(t), Tables: []Table{{Name: "t", Scalars: 1, Tiers: []Tier{{time.Millisecond, 2}}}}})
 	if err == nil || wrong == nil {
 		t.Fatalf("want a writer and an error for a step of 1 ms, got %v and %v", wrong, err)
 	}
@@ -404,6 +404,55 @@ func TestStatWindowsHammered(t *testing.T) {
 	}
 }
 
+// A P beyond the lanes records in the overflow lane: exact, and counted once a table.
+func TestMorePsThanLanes(t *testing.T) {
+	o, clock := testOptions(t)
+	o.OwnedLanes = -1
+	o.Tables = []Table{{Name: "t", Scalars: 3, Stats: 1, Histograms: 2, Lanes: 1, Tiers: []Tier{{time.Second, 4}}}}
+	w := mustOpen(t, o)
+	a := handles{c: w.Counter("c"), f: w.FloatCounter("f"), u: w.UpDownCounter("u"), s: w.Stat("s"), h: w.Histogram("h"), ih: w.IntHistogram("ih")}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	const goroutines = 8
+	lane := func(k int) uint64 {
+		tab := w.segments[0].tables[0]
+		return atomic.LoadUint64(&tab.laneCells(w.segments[0].words, a.c.s, k)[0])
+	}
+	n, deadline := 0, time.Now().Add(20*time.Second)
+	for ; lane(1) == 0 || lane(0) == 0; n++ { // until both were used
+		if time.Now().After(deadline) {
+			t.Fatal("want P 0 and another one to have recorded within 20 s")
+		}
+		var wg sync.WaitGroup
+		for range goroutines {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				for range 1000 {
+					a.record()
+				}
+			}()
+		}
+		wg.Wait()
+	}
+	clock.advance(time.Second)
+	w.Tick()
+	m := load(t, segmentFiles(t, o.Dir)[0])
+	all := uint64(n * goroutines * 1000)
+	equal(t, "counter", m.value("c"), 3*all)
+	equal(t, "float counter", m.float("f"), 0.5*float64(all))
+	equal(t, "updown", int64(m.value("u")), 0)
+	for _, name := range []string{"s", "h", "ih"} {
+		s := m.find(name)
+		cells := m.last(s, 0).of(t, s)
+		count := cells[layout.StatCount]
+		if s.Kind == layout.Histogram {
+			count = histogramCount(cells)
+		}
+		equal(t, name, count, all)
+	}
+	equal(t, "overflow_threads", m.control().OverflowThreads, 1)
+}
+
 // Lanes: a plain add reaches the cell at once, the next owner goes on, no free lane loses nothing.
 func TestOwnedLanes(t *testing.T) {
 	o, clock := testOptions(t)
@@ -425,7 +474,9 @@ func TestOwnedLanes(t *testing.T) {
 	if err == nil {
 		t.Fatal("want no second lane free")
 	}
-	equal(t, "overflow_threads", w.Stats().OverflowThreads, 1)
+	if n := w.Stats().OverflowThreads; n < 1 {
+		t.Errorf("want it counted, got %d", n)
+	}
 	recordOwned(none, a)
 	none.Counter(a.c).Add(10)
 

@@ -57,6 +57,7 @@ type table struct {
 // place is where the cells of a series are. A handle points to one, and to none when
 // there is nothing to record into. It never changes: another one takes its turn.
 type place struct {
+	w          *Writer
 	words      []uint64 // from the series' cell in lane 0 on
 	stride     int      // words from lane to lane
 	procs      int      // lanes that belong to Ps
@@ -138,7 +139,7 @@ func (t *table) sharedCell(words []uint64, s *series) *uint64 {
 
 func (t *table) placeOf(s *series) *place {
 	first, n := t.laneStart(s), s.info.Kind.Cells(int(s.info.Buckets))
-	p := &place{stride: int(t.d.LaneStride / 8), procs: t.procs, overflowed: &t.overflowed,
+	p := &place{w: t.seg.w, stride: int(t.d.LaneStride / 8), procs: t.procs, overflowed: &t.overflowed,
 		openRow: &t.seg.words[t.tctl+layout.TctlOpenRow]}
 	if n.Lane > 0 {
 		p.overflow = int(t.d.Lanes) * p.stride

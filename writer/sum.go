@@ -82,36 +82,32 @@ func (t *table) compile() {
 
 // sumInts sets dst to the sums of the lanes' cells from at on, modulo 2^64.
 func sumInts(dst []uint64, lanes [][]uint64, at int) {
-	n := len(dst)
-	cut := func(k int) []uint64 { return lanes[k][at:][:n] }
-	if len(lanes)&1 != 0 {
-		copy(dst, cut(0))
-		lanes = lanes[1:]
-	} else {
-		a, b := cut(0), cut(1)
-		for i := range dst {
-			dst[i] = a[i] + b[i]
-		}
-		lanes = lanes[2:]
-	}
+	clear(dst)
 	for ; len(lanes) >= 8; lanes = lanes[8:] {
-		a, b, c, d := cut(0), cut(1), cut(2), cut(3)
-		e, f, g, h := cut(4), cut(5), cut(6), cut(7)
+		a, b, c, d := lanes[0][at:][:len(dst)], lanes[1][at:][:len(dst)], lanes[2][at:][:len(dst)], lanes[3][at:][:len(dst)]
+		e, f, g, h := lanes[4][at:][:len(dst)], lanes[5][at:][:len(dst)], lanes[6][at:][:len(dst)], lanes[7][at:][:len(dst)]
 		for i := range dst {
 			dst[i] += a[i] + b[i] + c[i] + d[i] + e[i] + f[i] + g[i] + h[i]
 		}
 	}
 	if len(lanes) >= 4 {
-		a, b, c, d := cut(0), cut(1), cut(2), cut(3)
+		a, b, c, d := lanes[0][at:][:len(dst)], lanes[1][at:][:len(dst)], lanes[2][at:][:len(dst)], lanes[3][at:][:len(dst)]
 		for i := range dst {
 			dst[i] += a[i] + b[i] + c[i] + d[i]
 		}
 		lanes = lanes[4:]
 	}
 	if len(lanes) >= 2 {
-		a, b := cut(0), cut(1)
+		a, b := lanes[0][at:][:len(dst)], lanes[1][at:][:len(dst)]
 		for i := range dst {
 			dst[i] += a[i] + b[i]
+		}
+		lanes = lanes[2:]
+	}
+	if len(lanes) == 1 {
+		a := lanes[0][at:][:len(dst)]
+		for i := range dst {
+			dst[i] += a[i]
 		}
 	}
 }

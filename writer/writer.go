@@ -48,7 +48,7 @@ func Open(o Options) (*Writer, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.opts.check(); err != nil {
+	if _, err := w.opts.plan(); err != nil {
 		w.fail(err)
 		return w, w.firstErr
 	}
@@ -154,7 +154,7 @@ func (w *Writer) Err() error {
 type Stats struct {
 	DroppedSeries   uint64 // registrations that found no room, or were wrong, and record nowhere
 	RejectedRecords uint64 // of NaN, infinity, or a negative amount where there can be none
-	OverflowThreads uint64 // calls of Lane that found none free
+	OverflowThreads uint64 // calls of Lane that found none free, and tables that a P without a lane came to
 	Ticks           uint64 // that published
 	Series          int    // live
 	Segments        int    // 1 to 4; 0 when the options were wrong
