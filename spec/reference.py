@@ -19,14 +19,28 @@ M64 = (1 << 64) - 1
 UNSET_F64, UNSET_I64 = 0xFFF800756E736574, 1 << 63
 F_OFD_GETLK = 36
 
-SUPERBLOCK = struct.Struct("<8sHHIIIQ16s16s16sqqQIIQIIIIQ32s80x")  # 4.1
-SECTION = struct.Struct("<IIQQI4x")  # 4.2
-TABLE = struct.Struct("<16sIIIIIIQQI4x")  # 4.3, up to its tiers
-TIER = struct.Struct("<QIIQ8x")  # 4.3.1
-CONTROL = struct.Struct("<IIqQIIQQQqQ")  # 5, up to its tables
-TABLE_CONTROL = struct.Struct("<QIII4x4QQ")  # 5.1
-SERIES = struct.Struct("<IBBbBHHHHIIIIIHhqQQ")  # 6.1
-ROW = struct.Struct("<QQqqqQIHHQ")  # 8.1
+
+class Structure:
+    """Fields of FORMAT.md's tables, in their order; what is reserved is an x in the format."""
+
+    def __init__(self, form, names):
+        self.struct, self.names = struct.Struct("<" + form), names.split()
+
+    def at(self, b, offset=0):
+        return dict(zip(self.names, self.struct.unpack_from(b, offset)))
+
+
+SUPERBLOCK = Structure("8sHHIIIQ16s16s16sqqQIIQIIIIQ32s80x", "magic major minor header_size compat incompat total_size segment_id group_id boot_id "
+                       "birth_unix birth_mono birth_error pid uid pid_ns flags group_index section_count section_offset checksum writer")
+SECTION = Structure("IIQQI4x", "type count offset length element")
+TABLE = Structure("16sIIIIIIQQI4x", "name tiers lanes row_cells lane_cells shared_cells lane_stride lanes_offset shared_offset capacity")
+TIER = Structure("QIIQ8x", "step rows stride offset")
+CONTROL = Structure("IIqQIIQQQqQ", "state epoch heartbeat ticks series_used heap_used dropped_series overflow_threads rejected_records "
+                    "clock_offset fork_losses")
+TABLE_CONTROL = Structure("QIII4x4QQ", "open_row row_used lane_used shared_used head0 head1 head2 head3 changes")
+SERIES = Structure("IBBbBHHHHIIIIIHhqQQ", "state kind number scale flags table name_length unit_length help_length strings labels_length row_cell "
+                   "lane_cell shared_cell buckets bucket_min born_unix born_row retired_row")
+ROW = Structure("QQqqqQIHHQ", "seq row_no t_begin t t_mono base_row cells epoch flags checksum")
 
 # 4.2: type -> element size, lies in the header
 SECTIONS = {1: (640, False), 2: (256, True), 3: (1, True), 4: (64, False), 5: (1, False), 6: (8, False), 7: (8, False)}
@@ -78,6 +92,13 @@ def bits_of(f):
     return struct.unpack("<Q", struct.pack("<d", f))[0]
 
 
+def utf8(*parts):
+    try:
+        [p.decode("utf-8") for p in parts]
+    except UnicodeDecodeError:
+        raise Broken("UTF-8") from None
+
+
 def cut_pairs(b):
     """6.4: the pair list at the front of b, and what follows it."""
     def take(n):
@@ -87,22 +108,13 @@ def cut_pairs(b):
         head, b = b[:n], b[n:]
         return head
     count, = struct.unpack("<H", take(2))
-    if count > 64:
-        raise Broken("at most 64 pairs")
     pairs, before = [], b""
     for _ in range(count):
         name_length, value_length = struct.unpack("<HH", take(4))
-        if not 1 <= name_length <= 255:
-            raise Broken("a name of 1 to 255 bytes")
-        if value_length > 1023:
-            raise Broken("a value of at most 1023 bytes")
         name, value = take(name_length), take(value_length)
-        try:
-            name.decode("utf-8"), value.decode("utf-8")
-        except UnicodeDecodeError:
-            raise Broken("UTF-8") from None
-        if name <= before:
-            raise Broken("names in byte order, each once")
+        utf8(name, value)
+        if count > 64 or name_length > 255 or value_length > 1023 or name <= before:  # an empty name is never above
+            raise Broken("at most 64 pairs, names of 1 to 255 bytes in byte order, each once, values of at most 1023 bytes")
         before = name
         if value:
             pairs.append((name, value))
@@ -129,30 +141,29 @@ class Segment:
     def parse_superblock(self):
         where = "superblock"
         want(self.size >= 256, where, "256 bytes", self.size)
-        (magic, self.major, self.minor, self.header_size, self.compat, incompat, self.total_size, self.segment_id, self.group_id,
-         self.boot_id, self.birth_unix, self.birth_mono, self.birth_error, self.pid, self.uid, self.pid_ns, self.flags,
-         self.group_index, self.section_count, section_offset, total, self.writer) = SUPERBLOCK.unpack(self.read(0, 256))
-        want(magic == MAGIC, where, "magic %r" % MAGIC, magic)
+        vars(self).update(SUPERBLOCK.at(self.read(0, 256)))
+        want(self.magic == MAGIC, where, "magic %r" % MAGIC, self.magic)
         want(self.major == 1, where, "major 1", self.major)
-        want(incompat == 0, where, "no incompat features", hex(incompat))
+        want(self.incompat == 0, where, "no incompat features", hex(self.incompat))
         want(self.header_size % 64 == 0 and 256 <= self.header_size <= min(65536, self.size), where, "header_size a multiple of 64, "
              "256 to 65536, inside the file", self.header_size)
         self.header = self.read(0, self.header_size)
         w = words(self.header)
         w[0x88 // 8] = 0
-        want(checksum(0x53, w) == total, where, "checksum %#x" % checksum(0x53, w), hex(total))
+        want(checksum(0x53, w) == self.checksum, where, "checksum %#x" % checksum(0x53, w), hex(self.checksum))
         want(self.total_size % 4096 == 0 and self.header_size <= self.total_size <= 1 << 30, where,
              "total_size a multiple of 4096, at most 2^30", self.total_size)
         want(self.total_size == self.size, where, "total_size %d, the file's size" % self.size, self.total_size)
         want(1 <= self.section_count <= 64, where, "section_count 1 to 64", self.section_count)
-        want(section_offset == 256, where, "section_offset 256", section_offset)
+        want(self.section_offset == 256, where, "section_offset 256", self.section_offset)
         want(256 + 32 * self.section_count <= self.header_size, "section table", "sections inside the header", "past it")
 
     def parse_sections(self):
         """4.2"""
         self.section = {}
         for i in range(self.section_count):
-            kind, count, offset, length, element = SECTION.unpack_from(self.header, 256 + 32 * i)
+            new = SECTION.at(self.header, 256 + 32 * i)
+            kind, offset, length, element = new["type"], new["offset"], new["length"], new["element"]
             if kind not in SECTIONS:
                 continue
             where = "section table %d" % i
@@ -161,17 +172,16 @@ class Segment:
             want(offset % 64 == 0 and first <= offset <= end, where, "offset a multiple of 64, %d to %d" % (first, end), offset)
             want(length <= end - offset, where, "length at most %d" % (end - offset), length)
             want(element == size or size >= 64 and element > size and element % 64 == 0, where, "element_size %d" % size, element)
-            want(length == count * element, where, "length count x element_size", length)
+            want(length == new["count"] * element, where, "length count x element_size", length)
             want(kind not in self.section, where, "section type %d once" % kind, "twice")
-            for other, s in self.section.items():
-                want(max(offset, s["offset"]) >= min(offset + length, s["offset"] + s["length"]), where,
-                     "no overlap with section type %d" % other, offset)
-            self.section[kind] = {"count": count, "offset": offset, "length": length, "element": element}
+            for s in self.section.values():
+                want(max(offset, s["offset"]) >= min(offset + length, s["offset"] + s["length"]), where, "no overlap", offset)
+            self.section[kind] = new
         for kind in SECTIONS:
             want(kind in self.section, "section table", "a section of type %d" % kind, "none")
-        want(self.section[CONTROL_S]["count"] == 1, "section table", "one control block", self.section[CONTROL_S]["count"])
-        want(self.section[SERIES_S]["count"] <= 1 << 20, "section table", "at most 1048576 series", self.section[SERIES_S]["count"])
-        want(1 <= self.section[TABLES_S]["count"] <= 8, "section table", "1 to 8 tables", self.section[TABLES_S]["count"])
+        for kind, least, most, rule in ((CONTROL_S, 1, 1, "one control block"), (SERIES_S, 0, 1 << 20, "at most 1048576 series"),
+                                        (TABLES_S, 1, 8, "1 to 8 tables")):
+            want(least <= self.section[kind]["count"] <= most, "section table", rule, self.section[kind]["count"])
 
     def inside(self, kind, offset, n):
         s = self.section[kind]
@@ -180,33 +190,29 @@ class Segment:
     def parse_table(self, number):
         """4.3"""
         at = self.section[TABLES_S]["offset"] + number * self.section[TABLES_S]["element"]
-        t = dict(zip(("name", "tiers", "lanes", "row_cells", "lane_cells", "shared_cells", "lane_stride", "lanes_offset",
-                      "shared_offset", "capacity"), TABLE.unpack_from(self.header, at)))
-        where = "table %d" % number
-        sampled = self.flags & 1
-        want((0 if sampled else 1) <= t["tiers"] <= 4, where, "1 to 4 tiers (0 when sampled)", t["tiers"])
+        t = TABLE.at(self.header, at)
+        where, stride = "table %d" % number, t["lane_stride"]
+        want((0 if self.flags & 1 else 1) <= t["tiers"] <= 4, where, "1 to 4 tiers (0 when sampled)", t["tiers"])
         want(1 <= t["lanes"] <= 64, where, "1 to 64 lanes", t["lanes"])
         want(1 <= t["row_cells"] <= 1 << 20, where, "1 to 1048576 row_cells", t["row_cells"])
         want(1 <= t["lane_cells"] <= 1 << 20, where, "1 to 1048576 lane_cells", t["lane_cells"])
         want(t["shared_cells"] <= 1 << 20, where, "at most 1048576 shared_cells", t["shared_cells"])
-        stride = t["lane_stride"]
         want(stride % 64 == 0 and stride % 4096 != 0 and stride >= 8 * t["lane_cells"], where,
              "lane_stride a multiple of 64, not of 4096, at least %d" % (8 * t["lane_cells"]), stride)
         want(self.inside(LANES_S, t["lanes_offset"], (t["lanes"] + 1) * stride), where, "lanes inside section lanes", t["lanes_offset"])
         want(self.inside(LANES_S, t["shared_offset"], 8 * t["shared_cells"]), where, "shared lane inside section lanes", t["shared_offset"])
         t["tier"] = []
         for j in range(t["tiers"]):
-            step, rows, stride, offset = TIER.unpack_from(self.header, at + 0x40 + 32 * j)
-            where = "table %d, tier %d" % (number, j)
+            tier = TIER.at(self.header, at + 0x40 + 32 * j)
+            where, step, stride = "table %d, tier %d" % (number, j), tier["step"], tier["stride"]
+            before = t["tier"][j - 1]["step"] if j else 1
             want(10 ** 8 <= step <= 36 * 10 ** 11, where, "step 100000000 to 3600000000000 ns", step)
-            if j:
-                before = t["tier"][j - 1]["step"]
-                want(step > before and step % before == 0, where, "step a multiple of the tier before (%d)" % before, step)
-            want(2 <= rows <= 65536, where, "2 to 65536 rows", rows)
+            want(step > before and step % before == 0, where, "step a multiple of the tier before (%d)" % before, step)
+            want(2 <= tier["rows"] <= 65536, where, "2 to 65536 rows", tier["rows"])
             want(stride % 64 == 0 and stride >= 64 + 8 * t["row_cells"], where,
                  "row_stride a multiple of 64, at least %d" % (64 + 8 * t["row_cells"]), stride)
-            want(self.inside(ROWS_S, offset, rows * stride), where, "ring inside section rows", offset)
-            t["tier"].append({"step": step, "rows": rows, "stride": stride, "offset": offset})
+            want(self.inside(ROWS_S, tier["offset"], tier["rows"] * stride), where, "ring inside section rows", tier["offset"])
+            t["tier"].append(tier)
         return t
 
     def parse_source(self):
@@ -224,12 +230,11 @@ class Segment:
         """5, clamped"""
         at = self.section[CONTROL_S]["offset"]
         b = self.read(at, 640)
-        c = dict(zip(("state", "epoch", "heartbeat", "ticks", "series_used", "heap_used", "dropped_series", "overflow_threads",
-                      "rejected_records", "clock_offset", "fork_losses"), CONTROL.unpack_from(b)))
+        c = CONTROL.at(b)
         c["state"] = 2 if c["state"] == 2 else 1
         c["series_used"] = min(c["series_used"], self.section[SERIES_S]["count"])
         c["heap_used"] = min(c["heap_used"], self.section[HEAP_S]["length"])
-        c["table"] = [TABLE_CONTROL.unpack_from(b, 0x80 + 64 * i) for i in range(8)]
+        c["table"] = [TABLE_CONTROL.at(b, 0x80 + 64 * i) for i in range(8)]
         return c
 
     def series(self, used):
@@ -251,9 +256,7 @@ class Segment:
         return good, skipped
 
     def parse_series(self, index, desc):
-        s = dict(zip(("state", "kind", "number", "scale", "flags", "table", "name_length", "unit_length", "help_length", "strings",
-                      "labels_length", "row_cell", "lane_cell", "shared_cell", "buckets", "bucket_min", "born_unix", "born_row",
-                      "retired_row"), SERIES.unpack(desc)), index=index)
+        s = dict(SERIES.at(desc), index=index)
         life = s["state"] & 0xFF
         if life > 3:
             return None, "state"
@@ -279,9 +282,9 @@ class Segment:
         a, u, h = lengths[0], lengths[0] + lengths[1], sum(lengths[:3])
         s["name"], s["unit"], s["help"] = b[:a], b[a:u], b[u:h]
         try:
-            b[:a].decode("utf-8"), b[a:u].decode("utf-8"), b[u:h].decode("utf-8")
+            utf8(b[:a], b[a:u], b[u:h])
             s["labels"], rest = cut_pairs(b[h:])
-        except (Broken, UnicodeDecodeError):
+        except Broken:
             return None, "strings"
         return (None, "strings") if rest else (s, None)
 
@@ -291,7 +294,7 @@ class Segment:
         good, skipped = [], []
         for slot in range(ring["rows"]):
             b = self.read(ring["offset"] + slot * ring["stride"], 64 + 8 * t["row_cells"])
-            r = dict(zip(("seq", "row_no", "t_begin", "t", "t_mono", "base_row", "cells", "epoch", "flags", "checksum"), ROW.unpack_from(b)))
+            r = ROW.at(b)
             if r["row_no"] == 0:
                 continue
             if r["row_no"] % ring["rows"] != slot:
@@ -389,10 +392,10 @@ def dump(g):
            "fork_losses={fork_losses}").format(**c)
     yield "used series={series_used} heap={heap_used}".format(**c)
     for i, t in enumerate(g.tables):
-        open_row, row_used, lane_used, shared_used, *heads, changes = c["table"][i]
-        yield "open %d row=%d heads=%s" % (i, open_row, ",".join(map(str, heads[:t["tiers"]])))
-        yield "cells %d row=%d lane=%d shared=%d changes=%d" % (
-            i, min(row_used, t["row_cells"]), min(lane_used, t["lane_cells"]), min(shared_used, t["shared_cells"]), changes)
+        tc = c["table"][i]
+        yield "open %d row=%d heads=%s" % (i, tc["open_row"], ",".join(str(tc["head%d" % j]) for j in range(t["tiers"])))
+        used = (min(tc[k + "_used"], t[k + "_cells"]) for k in ("row", "lane", "shared"))
+        yield "cells %d row=%d lane=%d shared=%d changes=%d" % (i, *used, tc["changes"])
     series, skipped = g.series(c["series_used"])
     lines = {i: "skip series %d %s" % (i, reason) for i, reason in skipped}
     for s in series:
@@ -417,7 +420,7 @@ def dump(g):
             yield from ("skip row %d %d slot %d %s" % (i, j, slot, reason) for slot, reason in skipped)
     for s in series:
         if s["life"] == "live":
-            yield "live %d %s" % (s["index"], value_text(s, g.live(s, c["table"][s["table"]][0])))
+            yield "live %d %s" % (s["index"], value_text(s, g.live(s, c["table"][s["table"]]["open_row"])))
 
 
 def admit(directory, name):
