@@ -66,7 +66,7 @@ bench: build ## measure next to peers and write bench/RESULTS.md (minutes)
 FUZZTIME ?= 30s
 fuzz: ## fuzz what a hostile segment can say, FUZZTIME (30s) each target
 	@for f in $$($(GO) test -list '^Fuzz' ./fuzz | grep '^Fuzz'); do \
-		echo "fuzzing $$f for $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./fuzz || exit 1; done
+		echo "fuzzing $$f for $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s ./fuzz || exit 1; done
 
 .PHONY: peers
 peers: build ## build a real OpenTelemetry Collector and Prometheus, pinned, and test against them end to end

@@ -169,35 +169,37 @@ func (d *Delta) PerSecond() float64 {
 	return change / d.Seconds()
 }
 
-// Quantile estimates the q-quantile of what a histogram recorded in the window, as
+// Quantile estimates the q-quantile of what a histogram recorded in the window: see Value.Quantile.
+func (d *Delta) Quantile(q float64) float64 { return d.Change.Quantile(d.buckets, q) }
+
+// Quantile estimates the q-quantile of a histogram with the buckets of its series, as
 // Prometheus does for native histograms: exponential interpolation inside a bucket, linear from 0 inside the zero bucket.
 // What lies above the last bucket counts as that bucket's upper bound. NaN if nothing was recorded, or of another kind;
 // -Inf for q < 0 and +Inf for q > 1.
-func (d *Delta) Quantile(q float64) float64 {
-	c := &d.Change
+func (v *Value) Quantile(buckets BucketRange, q float64) float64 {
 	switch {
-	case c.Kind != Histogram || c.Count == 0 || math.IsNaN(q):
+	case v.Kind != Histogram || v.Count == 0 || math.IsNaN(q):
 		return math.NaN()
 	case q < 0:
 		return math.Inf(-1)
 	case q > 1:
 		return math.Inf(1)
 	}
-	rank := q * float64(c.Count)
-	lower := layout.BucketUpper(d.buckets.Scale, d.buckets.Min-1)
-	if n := float64(c.Zero); n > 0 && rank <= n {
+	rank := q * float64(v.Count)
+	lower := layout.BucketUpper(buckets.Scale, buckets.Min-1)
+	if n := float64(v.Zero); n > 0 && rank <= n {
 		return lower * (rank / n)
 	}
-	rank -= float64(c.Zero)
-	for i, count := range c.Buckets {
+	rank -= float64(v.Zero)
+	for i, count := range v.Buckets {
 		n := float64(count)
 		if n > 0 && rank <= n {
-			bottom := layout.BucketUpper(d.buckets.Scale, d.buckets.Min+i-1)
-			top := layout.BucketUpper(d.buckets.Scale, d.buckets.Min+i)
+			bottom := layout.BucketUpper(buckets.Scale, buckets.Min+i-1)
+			top := layout.BucketUpper(buckets.Scale, buckets.Min+i)
 			b := math.Log2(bottom)
 			return math.Exp2(b + (math.Log2(top)-b)*max(rank, 0)/n)
 		}
 		rank -= n
 	}
-	return layout.BucketUpper(d.buckets.Scale, d.buckets.Min+len(c.Buckets)-1)
+	return layout.BucketUpper(buckets.Scale, buckets.Min+len(v.Buckets)-1)
 }

@@ -106,6 +106,9 @@ func openSegment(file *os.File, path string, st *unix.Stat_t, in *interner, budg
 		}
 		g.tables = append(g.tables, table)
 	}
+	if g.Sampled() {
+		g.step = 0 // it never ticks, so it can't stand still
+	}
 	g.ctlWords = layout.CtlTables + len(g.h.Tables)*layout.TctlWords
 	g.series.Store(new([]*Series))
 	return g, nil
