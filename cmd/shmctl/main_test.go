@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -184,6 +185,8 @@ const birth = 1_700_000_000_000_000_000
 // in a second's step. Its id begins with the digit.
 func closedSegment(t testing.TB, store, job, instance string, digit byte) {
 	t.Helper()
+	// One P, one lane: a second one would be counted in overflow_threads.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	now := int64(0)
 	w, err := writer.Open(writer.Options{
 		Job: job, Instance: instance, Dir: store, NoTicker: true, OwnedLanes: -1, Labels: map[string]string{"rack": "r12"},

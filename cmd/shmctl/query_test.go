@@ -9,20 +9,22 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
 // promAPI answers as Prometheus's HTTP API documents, and keeps what was asked.
-func promAPI(t *testing.T, asked *url.Values) http.Handler {
+func promAPI(t *testing.T, asked *atomic.Pointer[url.Values]) http.Handler {
 	mux := http.NewServeMux()
-	reply := func(code int, body string) http.HandlerFunc {
+	reply := func(body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
+			code, body := 200, body
 			if r.Method != http.MethodPost {
 				t.Errorf("want POST, got %s", r.Method)
 			}
 			r.ParseForm()
-			*asked = r.Form
+			asked.Store(&r.Form)
 			w.Header().Set("Content-Type", "application/json")
 			switch r.Form.Get("query") {
 			case "bad(":
@@ -40,19 +42,19 @@ func promAPI(t *testing.T, asked *url.Values) http.Handler {
 			fmt.Fprint(w, body)
 		}
 	}
-	mux.Handle("/api/v1/query", reply(200, `{"status":"success","data":{"resultType":"vector","result":[
+	mux.Handle("/api/v1/query", reply(`{"status":"success","data":{"resultType":"vector","result":[
 		{"metric":{"__name__":"up","job":"b","instance":"i"},"value":[1700000000.5,"1"]},
 		{"metric":{"job":"a"},"value":[1700000000.5,"NaN"]},
 		{"metric":{},"histogram":[1700000000.5,{"count":"3","sum":"1.5","buckets":[[0,"1","2","3"]]}]}]},
 		"warnings":["w1"],"infos":["answered from tier 10s"]}`))
-	mux.Handle("/api/v1/query_range", reply(200, `{"status":"success","data":{"resultType":"matrix","result":[
+	mux.Handle("/api/v1/query_range", reply(`{"status":"success","data":{"resultType":"matrix","result":[
 		{"metric":{"__name__":"x"},"values":[[1700000000,"1"],[1700000001.25,"5"],[1700000002,"3"]]},
 		{"metric":{"__name__":"h"},"histograms":[[1700000000,{"count":"4","sum":"2"}]]}]}}`))
 	return mux
 }
 
 func TestQuery(t *testing.T) {
-	var asked url.Values
+	var asked atomic.Pointer[url.Values]
 	server := httptest.NewServer(promAPI(t, &asked))
 	defer server.Close()
 	query := func(args ...string) outcome {
@@ -63,22 +65,22 @@ func TestQuery(t *testing.T) {
 	if want := "SERIES                              VALUE\nup{instance=\"i\",job=\"b\"}                1\n{job=\"a\"}                             NaN\n{}                        count=3 sum=1.5\n"; o.out != want {
 		t.Errorf("want\n%s\ngot\n%s", want, o.out)
 	}
-	if asked.Get("time") != "1700000000.500" || asked.Get("query") != "up" || asked.Get("timeout") != "30s" {
-		t.Errorf("want time, query and timeout asked, got %v", asked)
+	if asked.Load().Get("time") != "1700000000.500" || asked.Load().Get("query") != "up" || asked.Load().Get("timeout") != "30s" {
+		t.Errorf("want time, query and timeout asked, got %v", asked.Load())
 	}
 	o = query("x", "--last", "10m")
 	if want := "TIME                      SERIES          VALUE\n2023-11-14T22:13:20.000Z  x                   1\n2023-11-14T22:13:21.250Z  x                   5\n2023-11-14T22:13:22.000Z  x                   3\n2023-11-14T22:13:20.000Z  h       count=4 sum=2\n"; o.ok().out != want {
 		t.Errorf("want\n%s\ngot\n%s", want, o.out)
 	}
-	start, _ := strconv.ParseFloat(asked.Get("start"), 64)
-	end, _ := strconv.ParseFloat(asked.Get("end"), 64)
-	if asked.Get("step") != "10" || end-start != 600 || time.Since(time.Unix(int64(end), 0)) > time.Minute {
-		t.Errorf("want the last 600 s at a step of 10, got %v", asked)
+	start, _ := strconv.ParseFloat(asked.Load().Get("start"), 64)
+	end, _ := strconv.ParseFloat(asked.Load().Get("end"), 64)
+	if asked.Load().Get("step") != "10" || end-start != 600 || time.Since(time.Unix(int64(end), 0)) > time.Minute {
+		t.Errorf("want the last 600 s at a step of 10, got %v", asked.Load())
 	}
 	query("x", "--from", "-1h", "--to", "-30m", "--step", "500ms", "--spark").ok().contains("▁█▅", "LEAST")
 	query("x", "--last", "1m", "--spark", "--ascii").ok().contains("_@+")
-	if asked.Get("step") != "1" {
-		t.Errorf("want a step of at least 1 s, got %v", asked)
+	if asked.Load().Get("step") != "1" {
+		t.Errorf("want a step of at least 1 s, got %v", asked.Load())
 	}
 	if d := decode[queryJSON](query("up", "--json")); d.ResultType != "vector" || !strings.Contains(string(d.Result), `"count":"3"`) {
 		t.Errorf("want the daemon's data as it is, got %+v", d)
@@ -96,7 +98,7 @@ func TestQuery(t *testing.T) {
 }
 
 func TestQueryConnections(t *testing.T) {
-	var asked url.Values
+	var asked atomic.Pointer[url.Values]
 	socket := filepath.Join(t.TempDir(), "s")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {

@@ -51,8 +51,9 @@ func rmAction(c *cli.Context) error {
 	if c.Duration("older") < keepFor {
 		return usagef(c, "older: want at least %v, got %v", keepFor, c.Duration("older"))
 	}
-	// Removing goes through the store: a path that leads elsewhere is no business of rm's.
-	v, err := look(c)
+	// Removing goes through the store, and only one that is this user's or root's: a path that leads
+	// elsewhere is no business of rm's.
+	v, err := open(c, false)
 	if err != nil {
 		return err
 	}

@@ -25,14 +25,16 @@ type view struct {
 
 // look opens the store and polls it once. Looking takes any owner's store: nothing
 // that a store holds can hurt a reader, and root looks into other people's.
-func look(c *cli.Context) (*view, error) {
+func look(c *cli.Context) (*view, error) { return open(c, true) }
+
+func open(c *cli.Context, anyOwner bool) (*view, error) {
 	v := &view{dir: reader.Dir(c.String("store"))}
 	if st, err := os.Stat(v.dir); err != nil {
 		return nil, fmt.Errorf("shmts: store: %w", err)
 	} else if !st.IsDir() {
 		return nil, fmt.Errorf("shmts: store: want a directory, got %s (%v)", v.dir, st.Mode().Type())
 	}
-	store, err := reader.Open(reader.Options{Dir: v.dir, AnyOwner: true})
+	store, err := reader.Open(reader.Options{Dir: v.dir, AnyOwner: anyOwner})
 	if err != nil {
 		return nil, err
 	}

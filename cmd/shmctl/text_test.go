@@ -4,9 +4,6 @@ import (
 	"math"
 	"testing"
 	"time"
-
-	"github.com/shmts/shmts/layout"
-	"github.com/shmts/shmts/reader"
 )
 
 func TestSpark(t *testing.T) {
@@ -51,21 +48,6 @@ func TestNumbersForPeople(t *testing.T) {
 		if got != want {
 			t.Errorf("want %q, got %q", want, got)
 		}
-	}
-}
-
-func TestQuantile(t *testing.T) {
-	s := &reader.Series{Kind: reader.Histogram, Buckets: layout.BucketRange{Scale: 0, Min: 0, Count: 3}} // (1,2] (2,4] (4,8]
-	v := &reader.Value{Kind: reader.Histogram, Zero: 2, Above: 2, Buckets: []uint64{2, 0, 4}, Count: 10}
-	for _, c := range []struct{ q, want float64 }{
-		{0.1, 0.5}, {0.2, 1}, {0.3, math.Sqrt2}, {0.4, 2}, {0.6, 4 * math.Sqrt2}, {0.8, 8}, {0.9, 8}, {1, 8},
-	} {
-		if got := quantile(s, v, c.q); math.Abs(got-c.want) > 1e-12 {
-			t.Errorf("quantile %g: want %g, got %g", c.q, c.want, got)
-		}
-	}
-	if got := quantile(s, &reader.Value{Buckets: make([]uint64, 3)}, 0.5); !math.IsNaN(got) {
-		t.Errorf("of nothing: want NaN, got %g", got)
 	}
 }
 

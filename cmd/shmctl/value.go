@@ -88,7 +88,7 @@ func valueText(s *reader.Series, v *reader.Value) string {
 			return "count=0"
 		}
 		return fmt.Sprintf("count=%d mean=%s p50=%s p99=%s", v.Count, shortText(v.Sum/float64(v.Count)),
-			shortText(quantile(s, v, 0.5)), shortText(quantile(s, v, 0.99)))
+			shortText(v.Quantile(s.Buckets, 0.5)), shortText(v.Quantile(s.Buckets, 0.99)))
 	}
 	return partText(scalar(v))
 }
@@ -115,7 +115,7 @@ func parts(s *reader.Series, v, before *reader.Value) map[string]any {
 		d := since(v, before)
 		m := map[string]any{"count": v.Count, "sum": number(v.Sum, false)}
 		for name, q := range map[string]float64{"p50": 0.5, "p90": 0.9, "p99": 0.99} {
-			x := quantile(s, &d, q)
+			x := d.Quantile(s.Buckets, q)
 			m[name] = number(x, math.IsNaN(x))
 		}
 		return m
@@ -149,32 +149,6 @@ func since(v, before *reader.Value) reader.Value {
 	}
 	d.Count, d.Zero, d.Above, d.Sum = v.Count-before.Count, v.Zero-before.Zero, v.Above-before.Above, v.Sum-before.Sum
 	return d
-}
-
-// quantile estimates a quantile of a histogram, exponentially between a bucket's bounds as Prometheus does for native
-// ones: linearly from 0 in the zero bucket; what lies above is taken as the last bound. NaN if nothing was recorded.
-func quantile(s *reader.Series, v *reader.Value, q float64) float64 {
-	total := v.Zero + v.Above
-	for _, n := range v.Buckets {
-		total += n
-	}
-	if total == 0 {
-		return math.NaN()
-	}
-	rank := q * float64(total)
-	seen := float64(v.Zero)
-	if rank <= seen && v.Zero > 0 {
-		return layout.BucketUpper(s.Buckets.Scale, s.Buckets.Min-1) * rank / seen
-	}
-	for i, n := range v.Buckets {
-		if n > 0 && rank <= seen+float64(n) {
-			upper := layout.BucketUpper(s.Buckets.Scale, s.Buckets.Min+i)
-			lower := layout.BucketUpper(s.Buckets.Scale, s.Buckets.Min+i-1)
-			return lower * math.Exp2(math.Log2(upper/lower)*(rank-seen)/float64(n))
-		}
-		seen += float64(n)
-	}
-	return layout.BucketUpper(s.Buckets.Scale, s.Buckets.Min+s.Buckets.Count-1)
 }
 
 // keep is a copy of a value that outlives its row.

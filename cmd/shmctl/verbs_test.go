@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/csv"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -453,5 +455,39 @@ func TestHostileNames(t *testing.T) {
 		if strings.ContainsAny(o.out+o.errors, "\x1b\x07\u009b\u202e") {
 			t.Errorf("%q: want no control characters, got %q", args, o.out+o.errors)
 		}
+	}
+}
+
+// Whatever an image holds, every verb that reads one answers or refuses: it never crashes.
+func TestVectors(t *testing.T) {
+	dir := filepath.Join("..", "..", "spec", "vectors")
+	b, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index []struct{ ID, File, Verdict string }
+	if err := json.Unmarshal(b, &index); err != nil || len(index) < 10 {
+		t.Fatalf("want the index of the vectors, got %d, %v", len(index), err)
+	}
+	for _, v := range index {
+		t.Run(v.ID, func(t *testing.T) {
+			path := filepath.Join(dir, v.File)
+			refused := strings.HasPrefix(v.Verdict, "refuse")
+			for _, args := range [][]string{{"show", path, "--json"}, {"ls", path}, {"top", path}, {"dump", path, "--cells"}, {"cat", path, "*"}, {"check", path}} {
+				// In this process: there are hundreds.
+				var out, errs bytes.Buffer
+				status := run(append([]string{"shmctl"}, args...), strings.NewReader(""), &out, &errs)
+				lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
+				switch verb := args[0]; {
+				case refused && status != exitDone && strings.Contains(lines[0], "shmts: "):
+				case refused && verb == "dump" && strings.Contains(v.Verdict, "owner"):
+				case refused:
+					t.Errorf("%q: want %s, got status %d and %q", args, v.Verdict, status, errs.String())
+				case v.Verdict == "valid" && verb == "check" && status != exitDone,
+					status != exitDone && (verb == "show" || verb == "ls" || verb == "top"):
+					t.Errorf("%q: want %s, got status %d and %q", args, v.Verdict, status, errs.String())
+				}
+			}
+		})
 	}
 }
