@@ -62,7 +62,7 @@ func withPrometheus(c config, all *children) error {
 	if err != nil {
 		return err
 	}
-	if err := eventually(60*time.Second, func() error { return answers(address, c.segments) }); err != nil {
+	if err := eventually(120*time.Second, func() error { return answers(address, c.segments) }); err != nil {
 		return fmt.Errorf("shmts: Prometheus does not see the fleet: %w", err)
 	}
 	time.Sleep(c.warm)
