@@ -239,30 +239,6 @@ func parseTiers(words []string) (tiers []writer.Tier, err error) {
 	return tiers, nil
 }
 
-// schemaFile is a schema in YAML or JSON.
-type schemaFile struct {
-	Job         string            `json:"job"`
-	Instance    string            `json:"instance"`
-	Labels      map[string]string `json:"labels"`
-	Attributes  map[string]string `json:"attributes"`
-	MaxBytes    int               `json:"max_bytes"`
-	Descriptors int               `json:"descriptors"`
-	HeapBytes   int               `json:"heap_bytes"`
-	OwnedLanes  *int              `json:"owned_lanes"`
-	Tables      []struct {
-		Name       string   `json:"name"`
-		Tiers      []string `json:"tiers"`
-		Scalars    int      `json:"scalars"`
-		Counters   int      `json:"counters"`
-		Updowns    int      `json:"updowns"`
-		Gauges     int      `json:"gauges"`
-		Stats      int      `json:"stats"`
-		Histograms int      `json:"histograms"`
-		Buckets    int      `json:"buckets"`
-		Lanes      int      `json:"lanes"`
-	} `json:"tables"`
-}
-
 func planFile(c *cli.Context) (writer.Options, error) {
 	for _, f := range append([]string{"descriptors", "heap", "owned-lanes"}, shapeFlags...) {
 		if c.IsSet(f) {

@@ -4,14 +4,41 @@ import (
 	"fmt"
 	"io"
 
+	"go.yaml.in/yaml/v2"
+
 	"github.com/shmts/shmts/writer"
-	"sigs.k8s.io/yaml"
 )
+
+// schema is what plan --schema reads.
+type schema struct {
+	Job         string            `yaml:"job"`
+	Instance    string            `yaml:"instance"`
+	Labels      map[string]string `yaml:"labels"`
+	Attributes  map[string]string `yaml:"attributes"`
+	MaxBytes    int               `yaml:"max_bytes"`
+	Descriptors int               `yaml:"descriptors"`
+	HeapBytes   int               `yaml:"heap_bytes"`
+	OwnedLanes  *int              `yaml:"owned_lanes"`
+	Tables      []schemaTable     `yaml:"tables"`
+}
+
+type schemaTable struct {
+	Name       string   `yaml:"name"`
+	Tiers      []string `yaml:"tiers"` // step:rows
+	Scalars    int      `yaml:"scalars"`
+	Counters   int      `yaml:"counters"`
+	Updowns    int      `yaml:"updowns"`
+	Gauges     int      `yaml:"gauges"`
+	Stats      int      `yaml:"stats"`
+	Histograms int      `yaml:"histograms"`
+	Buckets    int      `yaml:"buckets"`
+	Lanes      int      `yaml:"lanes"`
+}
 
 // parseSchema reads YAML, of which JSON is a part. A key that it does not know is an error: a
 // misspelt one would silently cost something else.
 func parseSchema(b []byte) (writer.Options, error) {
-	var f schemaFile
+	var f schema
 	if err := yaml.UnmarshalStrict(b, &f); err != nil {
 		return writer.Options{}, err
 	}

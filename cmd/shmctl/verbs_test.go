@@ -431,7 +431,7 @@ tables:
 	if p := plan("", "--lanes", "4"); p.TotalBytes > 512_000 {
 		t.Errorf("want at most 512,000 bytes for the defaults, got %d", p.TotalBytes)
 	}
-	shmctlIn(t, "tables: [{name: t, tires: []}]", "", "plan", "--schema", "-").fails(exitFailed, `"tires"`)
+	shmctlIn(t, "tables: [{name: t, tires: []}]", "", "plan", "--schema", "-").fails(exitFailed, "shmts: schema -: ", "tires")
 	shmctl(t, "", "plan", "--tier", "1s:1").fails(exitFailed, "rows of table scalars, tier 0: want 2 to 65536, got 1")
 	shmctl(t, "", "plan", "--max-bytes", "5000").fails(exitFailed, "MaxBytes: want at least")
 }
