@@ -306,7 +306,7 @@ func want(t *testing.T, got, want map[string]string) error {
 // OTLP; its successor goes on; the segment is unlinked when its time is over; SIGTERM ends it all with a last export.
 func TestFromRecordToAnswer(t *testing.T) {
 	dir, r := newStore(t), startReceiver(t)
-	d := startDaemon(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.url, "OTEL_METRIC_EXPORT_INTERVAL=1000", "SHMTS_DIR=" + dir},
+	d := startDaemon(t, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.url, "OTEL_METRIC_EXPORT_INTERVAL=1000", "OTEL_EXPORTER_OTLP_COMPRESSION=gzip", "SHMTS_DIR=" + dir},
 		"--dead-ttl", "5s", "--poll-interval", "100ms", "--log.format", "json")
 	w := startWriter(t, dir, "shop/worker")
 	w.add(40)

@@ -59,7 +59,7 @@ type OTLP struct {
 	Protocol    string // http/protobuf or grpc
 	Headers     map[string]string
 	Timeout     time.Duration
-	Compression string // gzip or none
+	Compression string // auto, gzip or none
 	Insecure    bool
 	Certificate string // file: the CA that the receiver's certificate is held against
 	ClientCert  string

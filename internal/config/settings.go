@@ -65,7 +65,7 @@ func settings(c *Config) []setting {
 		{name: "otlp.protocol", def: "http/protobuf", what: "PROTOCOL", help: "http/protobuf or grpc", otel: otlpEnv("PROTOCOL", nil), set: oneOf(&c.OTLP.Protocol, "http/protobuf", "grpc")},
 		{name: "otlp.headers", what: "NAME=VALUE,...", help: "headers of every request; values may be percent-encoded", otel: otlpEnv("HEADERS", nil), set: pairs(&c.OTLP.Headers)},
 		{name: "otlp.timeout", def: "10s", what: "DURATION", help: "a request may take so long", otel: otlpEnv("TIMEOUT", milliseconds), set: duration(&c.OTLP.Timeout, time.Millisecond, 10*time.Minute)},
-		{name: "otlp.compression", def: "gzip", what: "METHOD", help: "gzip or none", otel: otlpEnv("COMPRESSION", nil), set: oneOf(&c.OTLP.Compression, "gzip", "none")},
+		{name: "otlp.compression", def: "auto", what: "METHOD", help: "gzip, none, or auto: gzip unless the receiver is on this host", otel: otlpEnv("COMPRESSION", nil), set: oneOf(&c.OTLP.Compression, "auto", "gzip", "none")},
 		{name: "otlp.insecure", boolean: true, def: "false", help: "no TLS where the endpoint has no scheme", otel: otlpEnv("INSECURE", nil), set: boolean(&c.OTLP.Insecure)},
 		{name: "otlp.certificate", what: "FILE", help: "hold the receiver's certificate against this CA", otel: otlpEnv("CERTIFICATE", nil), set: text(&c.OTLP.Certificate)},
 		{name: "otlp.client-certificate", what: "FILE", help: "the certificate to show the receiver", otel: otlpEnv("CLIENT_CERTIFICATE", nil), set: text(&c.OTLP.ClientCert)},

@@ -12,10 +12,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/shmts/shmts/reader"
@@ -334,10 +336,14 @@ func (r *Register) expired(now time.Time) (left []*life) {
 			l.late = false
 		}
 		r.mu.Unlock()
-		// Unlinked, it is gone at the next poll. If not, it stays open, in no snapshot, to be tried again.
+		// Unlinked, it is gone at the next poll. If not, it stays open, in no snapshot, to be tried
+		// again; or, where it is another user's to unlink, the file stays and is not read any more.
 		l.retry = now.Add(unlinkRetry)
 		if err != nil {
 			r.o.Logger.Warn("segment can't be unlinked", "path", l.path, "err", err)
+		}
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			r.store.Release(l.g)
 		}
 	}
 	return left

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -62,11 +63,13 @@ func newClient(o Options) (client, error) {
 	}
 	t.header.Set("User-Agent", "OTel-OTLP-Exporter-shmtsd/"+o.Version)
 	switch o.Compression {
-	case "gzip":
-		t.zip, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	case "gzip", "auto":
+		if o.Compression == "gzip" || !onThisHost(u.Hostname()) {
+			t.zip, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed)
+		}
 	case "none", "":
 	default:
-		return nil, errOption("compression", "gzip or none", o.Compression)
+		return nil, errOption("compression", "auto, gzip or none", o.Compression)
 	}
 	tr := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -106,6 +109,13 @@ func newClient(o Options) (client, error) {
 		return &grpcClient{t}, nil
 	}
 	return nil, errOption("protocol", "http/protobuf or grpc", o.Protocol)
+}
+
+// onThisHost tells whether what is sent to a host stays in memory: compressing it costs as much processor time as all
+// the rest of an export, and saves nothing there.
+func onThisHost(name string) bool {
+	ip, err := netip.ParseAddr(name)
+	return name == "localhost" || err == nil && ip.IsLoopback()
 }
 
 func errOption(name, want, got string) error {

@@ -46,7 +46,7 @@ type Options struct {
 	Protocol    string // "http/protobuf" (also if empty) or "grpc"
 	Headers     map[string]string
 	Timeout     time.Duration // of one request; 0: 10 s
-	Compression string        // "gzip", or "none" (also if empty)
+	Compression string        // "gzip", "none" (also if empty), or "auto": gzip unless the receiver is on this host
 	Certificate string        // PEM files
 	ClientCert  string
 	ClientKey   string

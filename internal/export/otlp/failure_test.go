@@ -342,6 +342,21 @@ func TestGRPCStatusDetails(t *testing.T) {
 	}
 }
 
+func TestAutoCompression(t *testing.T) {
+	for endpoint, want := range map[string]bool{
+		"http://localhost:4318": false, "http://127.0.0.1:4318": false, "http://[::1]:4318": false,
+		"http://collector:4318": true, "http://10.0.0.1:4318": true, "https://localhost.example": true,
+	} {
+		c, err := newClient(Options{Endpoint: endpoint, Compression: "auto"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.(*httpClient).zip != nil; got != want {
+			t.Errorf("%s: want gzip %v, got %v", endpoint, want, got)
+		}
+	}
+}
+
 func TestOptionErrors(t *testing.T) {
 	for _, o := range []Options{
 		{Endpoint: "localhost:4318"}, {Endpoint: "ftp://x"}, {Endpoint: "http://x", Protocol: "http/json"}, {Endpoint: "http://x", Compression: "zstd"},
