@@ -42,6 +42,7 @@ type daemon struct {
 	listener net.Listener
 	http     *http.Server
 	ready    atomic.Pointer[error] // nil: not polled yet
+	burst    burst
 }
 
 func newDaemon(c *config.Config, log *slog.Logger) (*daemon, error) {
@@ -67,7 +68,7 @@ func (d *daemon) build(c *config.Config) (err error) {
 		}
 	}
 	h := health.New(d.self)
-	d.metrics = newSelfMetrics(h)
+	d.metrics = newSelfMetrics(h, c.OTLP.Endpoint != "")
 	d.register, err = source.Open(source.Options{
 		Store: reader.Options{Dir: c.Store, TrustUIDs: c.TrustUIDs, NoMap: c.NoMap, AnyOwner: c.AnyOwner, MapBytes: mapBytes},
 		Every: c.PollInterval, DeadTTL: c.DeadTTL, HoldLimit: c.HoldLimit, Logger: d.log, Polled: d.polled,
@@ -151,6 +152,31 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) polled(took time.Duration, err error) {
 	d.ready.Store(&err)
 	d.metrics.polled(took, d.register, d.exporter)
+	if d.burst.over(d.register.Stats().Found) {
+		debug.FreeOSMemory()
+	}
+}
+
+// burst watches for many segments found at once, as at the start: reading their series leaves garbage behind, and as
+// polls allocate nothing, no collection would come to give it back.
+type burst struct {
+	last, settled uint64 // segments found: at the last poll, and when it was calm
+	calm          int    // polls since
+}
+
+// over tells, once, that a burst has come to its end.
+func (b *burst) over(found uint64) bool {
+	const many, polls = 64, 5
+	if found != b.last {
+		b.last, b.calm = found, 0
+		return false
+	}
+	b.calm++
+	if b.calm != polls || found-b.settled < many {
+		return false
+	}
+	b.settled = found
+	return true
 }
 
 func (d *daemon) isReady() error {
