@@ -30,7 +30,7 @@ type selfMetrics struct {
 	lastSent                                              *health.Gauge
 }
 
-func newSelfMetrics(h *health.Health) *selfMetrics {
+func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 	m := &selfMetrics{
 		h:           h,
 		process:     health.NewProcess(h),
@@ -55,13 +55,15 @@ func newSelfMetrics(h *health.Health) *selfMetrics {
 		rejected:        h.Counter("shmtsd_writers_rejected_records_total", "Records that were no legal value.", ""),
 		lostForks:       h.Counter("shmtsd_writers_fork_losses_total", "Forks after which the child could not have a segment.", ""),
 		requestTime:     h.Histogram("shmtsd_http_request_duration_seconds", "Time that an answer of the API took."),
-		exportTime:      h.Histogram("shmtsd_export_request_duration_seconds", "Time that an export request took."),
-		points:          h.Counter("shmtsd_export_points_total", "Data points that a receiver accepted.", ""),
-		pointsRejected:  h.Counter("shmtsd_export_points_rejected_total", "Data points that a receiver rejected in a partial success.", ""),
-		pointsDropped:   h.Counter("shmtsd_export_points_dropped_total", "Data points in requests that a receiver refused for good.", ""),
-		rowsLost:        h.Counter("shmtsd_export_rows_lost_total", "Rows that were overwritten before they could be exported.", ""),
-		sent:            h.Counter("shmtsd_export_sent_bytes_total", "Bytes of export requests, compressed.", "By"),
-		lastSent:        h.Gauge("shmtsd_export_last_success_timestamp_seconds", "Unix time of the last export that was accepted.", "s"),
+	}
+	if exports {
+		m.exportTime = h.Histogram("shmtsd_export_request_duration_seconds", "Time that an export request took.")
+		m.points = h.Counter("shmtsd_export_points_total", "Data points that a receiver accepted.", "")
+		m.pointsRejected = h.Counter("shmtsd_export_points_rejected_total", "Data points that a receiver rejected in a partial success.", "")
+		m.pointsDropped = h.Counter("shmtsd_export_points_dropped_total", "Data points in requests that a receiver refused for good.", "")
+		m.rowsLost = h.Counter("shmtsd_export_rows_lost_total", "Rows that were overwritten before they could be exported.", "")
+		m.sent = h.Counter("shmtsd_export_sent_bytes_total", "Bytes of export requests, compressed.", "By")
+		m.lastSent = h.Gauge("shmtsd_export_last_success_timestamp_seconds", "Unix time of the last export that was accepted.", "s")
 	}
 	for i, state := range [4]string{"alive", "stalled", "closed", "dead"} {
 		m.segments[i] = h.Gauge("shmtsd_segments", "Segments by the state of their writers.", "", "state", state)
