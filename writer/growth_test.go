@@ -303,3 +303,59 @@ func TestArena(t *testing.T) {
 		t.Errorf("want all of it free in one span, got %v of %d", a.free, a.used)
 	}
 }
+
+// When exactly room comes back: cells with open_row at retired_row + 2, the descriptor when the last
+// row that holds the series has left the longest ring. And what a cell published before does
+// not hold up the next one's f64 total.
+func TestWhenRoomComesBack(t *testing.T) {
+	o, clock := testOptions(t)
+	o.Descriptors = 20
+	o.Tables = []Table{{Name: "t", Scalars: 8, Tiers: []Tier{{time.Second, 4}, {2 * time.Second, 3}}}}
+	w := mustOpen(t, o)
+	file := segmentFiles(t, o.Dir)[0]
+	tick := func() uint64 {
+		clock.advance(time.Second)
+		w.Tick()
+		return w.segments[0].tables[0].openRow
+	}
+	c := w.FloatCounter("old")
+	c.Add(1000)
+	tick()
+	cell, index := c.s.info.RowCell, c.s.info.Index
+	c.Retire()
+	retired := c.s.info.RetiredRow
+	equal(t, "retired_row", retired, 3)
+	var others []*FloatCounter
+	for open := uint64(2); ; open = tick() {
+		n := w.FloatCounter("new", Label("n", fmt.Sprint(open)))
+		n.Add(1)
+		others = append(others, n)
+		if reused := n.s.info.RowCell == cell; reused != (open >= retired+2) {
+			t.Fatalf("open_row %d, retired_row %d: want the cell used again from %d on, got reused %v", open, retired, retired+2, reused)
+		} else if reused {
+			break
+		}
+	}
+	tick()
+	m := load(t, file)
+	for _, n := range others {
+		equal(t, "a new total", m.float("new{"+n.s.info.Labels[0].Value+"}"), 1)
+	}
+	for held := true; held; tick() { // rows of base_row < retired_row, in either ring
+		m = load(t, file)
+		held = false
+		for tier := range 2 {
+			head, rows := m.head(0, tier), uint64(m.h.Tables[0].Tier[tier].Rows)
+			for n := max(head, rows) - rows + 1; n <= head; n++ {
+				held = held || m.row(0, tier, n).BaseRow < retired
+			}
+		}
+		state := layout.View[layout.Series](m.words, m.h.Series.Offset+uint64(index)*layout.SeriesSize)
+		if life := state.Life(); (life == layout.SeriesRetired) != held {
+			t.Fatalf("head %d: want the descriptor retired as long as a row holds it (%v), got life %d", m.head(0, 0), held, life)
+		}
+	}
+	again := w.Counter("again")
+	equal(t, "descriptor", again.s.info.Index, index)
+	equal(t, "generation", again.s.info.Generation(), 2)
+}
