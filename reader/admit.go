@@ -175,9 +175,11 @@ func (s *Store) equip(g *Segment, dir, name string) {
 		return fd, nil
 	}
 	if s.trusts(g.uid) && s.mapped+w.size <= s.o.MapBytes && w.mapFile() == nil {
+		g.mapped = w.size
 		s.mapped += w.size
 	}
 	if s.kept < s.o.MaxFiles {
+		g.kept = true
 		s.kept++
 		return
 	}
@@ -200,16 +202,12 @@ func (s *Store) trusts(uid int) bool {
 	return false
 }
 
-// settle gives back what equip took. The window itself goes when its last user is done.
+// settle closes a segment and gives back what equip took. The window itself goes when its last user is done.
 func (s *Store) settle(g *Segment) {
-	w := &g.win
-	w.mu.Lock()
-	if w.words != nil {
-		s.mapped -= w.size
-	}
-	if w.file != nil {
+	s.mapped -= g.mapped
+	if g.kept {
 		s.kept--
 	}
-	w.mu.Unlock()
+	g.mapped, g.kept = 0, false
 	g.Close()
 }

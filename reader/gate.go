@@ -27,7 +27,6 @@ var ErrClosed = errors.New("shmts: segment is closed")
 type window struct {
 	size   int64
 	reopen func() (int, error) // where no descriptor is kept: opens the same file anew
-	onFree func()
 
 	mu     sync.Mutex
 	refs   int
@@ -66,13 +65,6 @@ func (w *window) use() (view, error) {
 		}
 	}
 	return v, nil
-}
-
-// keep gives a window that kept no descriptor one.
-func (w *window) keep(file *os.File) {
-	w.mu.Lock()
-	w.file, w.fd = file, int(file.Fd())
-	w.mu.Unlock()
 }
 
 // needFile sees to it that the view has a descriptor.
@@ -123,13 +115,10 @@ func (w *window) free() error {
 		err = errors.Join(err, w.file.Close())
 		w.file = nil
 	}
-	if w.onFree != nil {
-		w.onFree()
-	}
 	return err
 }
 
-// mapped maps the window's file read-only from now on.
+// mapFile maps the window's file read-only from now on.
 func (w *window) mapFile() error {
 	m, err := mmap.MapRegion(w.file, int(w.size), mmap.RDONLY, 0, 0)
 	if err != nil {

@@ -28,8 +28,12 @@ type Segment struct {
 	strings   *interner
 	budget    int64 // bytes of series' strings
 
-	dir  *userDir // where it lies in a store; nil: opened alone
-	name string
+	// The store's: nobody else looks.
+	dir    *userDir // where it lies; nil: opened alone
+	name   string
+	listed bool  // among the store's segments
+	kept   bool  // has a descriptor of its own
+	mapped int64 // bytes of the store's MapBytes
 
 	// What Refresh knows, under mu.
 	mu       sync.Mutex
@@ -44,7 +48,6 @@ type Segment struct {
 
 	// What everybody may read.
 	control  [layout.CtlTables]atomic.Uint64
-	open     [layout.MaxTables]atomic.Uint64
 	heads    [layout.MaxTables][layout.MaxTiers]atomic.Uint64
 	liveness atomic.Int64
 	series   atomic.Pointer[[]*Series]
@@ -276,12 +279,11 @@ func (g *Segment) refresh(mono, unixNow int64) (changed bool, err error) {
 		}
 	}
 	for i := range g.control {
-		g.control[i].Store(g.raw[i])
+		set(&g.control[i], g.raw[i])
 	}
 	for t := range g.tables {
-		g.open[t].Store(g.tableWord(t, layout.TctlOpenRow))
 		for k := range g.tables[t].Tiers {
-			g.heads[t][k].Store(heads[t][k])
+			set(&g.heads[t][k], heads[t][k])
 		}
 	}
 	if alive == Closed {
@@ -290,6 +292,13 @@ func (g *Segment) refresh(mono, unixNow int64) (changed bool, err error) {
 	g.liveness.Store(int64(alive))
 	changed, g.stirred = g.stirred, false
 	return changed, nil
+}
+
+// set spares the store, a locked instruction, where nothing moved: most words of most polls.
+func set(w *atomic.Uint64, v uint64) {
+	if w.Load() != v {
+		w.Store(v)
+	}
 }
 
 type headNumbers [layout.MaxTables][layout.MaxTiers]uint64

@@ -122,7 +122,7 @@ func (s *Store) Poll() (Events, error) {
 	err := s.discover()
 	s.retry()
 	for _, g := range before {
-		if _, ok := s.open[g]; ok {
+		if g.listed {
 			s.refresh(g)
 		}
 	}
@@ -169,7 +169,10 @@ func (s *Store) refresh(g *Segment) {
 		return
 	}
 	changed, err := g.refresh(s.now, s.unixNow)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+		return // this process is short of something; the segment is what it was
+	case err != nil:
 		f := g.dir.files[g.name]
 		s.remove(g)
 		g.dir.segments--
@@ -190,6 +193,7 @@ func (s *Store) refresh(g *Segment) {
 
 func (s *Store) add(g *Segment) {
 	s.open[g] = struct{}{}
+	g.listed = true
 	s.stale = true
 	k := instance{g.Job(), g.Instance()}
 	list := append(slices.Clone(s.index[k]), g)
@@ -204,6 +208,7 @@ func (s *Store) add(g *Segment) {
 // remove takes a segment out of the store. It stays readable until the next Poll.
 func (s *Store) remove(g *Segment) {
 	delete(s.open, g)
+	g.listed = false
 	s.stale = true
 	k := instance{g.Job(), g.Instance()}
 	if list := slices.DeleteFunc(slices.Clone(s.index[k]), func(x *Segment) bool { return x == g }); len(list) > 0 {
