@@ -16,7 +16,8 @@ import (
 // A record may be on its way into the old memory while its handle is pointed
 // to the new one; it holds a place that it loaded a few instructions ago. So the
 // old memory stays mapped, and for pastTicks ticks what still arrived there is moved
-// over too. Nothing waits for anybody, and no record is lost.
+// over too. Nothing waits for anybody, and no record is lost, unless the process is killed within the
+// microseconds between the birth of the file and the new places: then what was recorded meanwhile is.
 type past struct {
 	words  []uint64
 	series []*series

@@ -82,6 +82,16 @@ func (t *table) compile() {
 
 // sumInts sets dst to the sums of the lanes' cells from at on, modulo 2^64.
 func sumInts(dst []uint64, lanes [][]uint64, at int) {
+	if len(dst) < 4 { // series of all kinds in turn make short runs: cell by cell costs less to begin
+		for i := range dst {
+			sum := uint64(0)
+			for _, lane := range lanes {
+				sum += lane[at+i]
+			}
+			dst[i] = sum
+		}
+		return
+	}
 	clear(dst)
 	for ; len(lanes) >= 8; lanes = lanes[8:] {
 		a, b, c, d := lanes[0][at:][:len(dst)], lanes[1][at:][:len(dst)], lanes[2][at:][:len(dst)], lanes[3][at:][:len(dst)]

@@ -281,6 +281,13 @@ func TestSums(t *testing.T) {
 				t.Fatalf("%d lanes, cell %d: want %#x, got %#x", n, i, want[i], got[i])
 			}
 		}
+		short := []uint64{9, 9, 9}
+		sumInts(short, lanes, 2)
+		for i := range short {
+			if short[i] != want[i] {
+				t.Fatalf("%d lanes, short run, cell %d: want %#x, got %#x", n, i, want[i], short[i])
+			}
+		}
 		sumFloats(got[:1], lanes, 8)
 		if got[0] != math.Float64bits(total) {
 			t.Fatalf("%d lanes: want the f64 sum %v, got %v", n, total, math.Float64frombits(got[0]))
