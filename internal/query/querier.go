@@ -264,11 +264,11 @@ func withOverrides(own []labels.Label, pairs []reader.Pair) []labels.Label {
 	return out
 }
 
-// labels of a metric: the source's, the series' own, the name.
-func (s *selector) labels(v *view, name string, own []labels.Label) labels.Labels {
+// labels of a metric: the source's, the series' own, the name. target_info has its own.
+func (s *selector) labels(v *view, name string, own []labels.Label, target bool) labels.Labels {
 	s.builder.Reset()
 	s.builder.Add(labels.MetricName, name)
-	if name == names.TargetInfo && own == nil {
+	if target {
 		for _, l := range v.target {
 			s.builder.Add(l.Name, l.Value)
 		}
@@ -355,7 +355,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 			if table < 0 || table >= len(tables) || len(tables[table].Tiers) == 0 {
 				return true
 			}
-			ls := sel.labels(v, name, own)
+			ls := sel.labels(v, name, own, k < 0)
 			h := ls.Hash()
 			s := byHash[h]
 			for ; s != nil && !labels.Equal(s.labels, ls); s = byHash[h] {

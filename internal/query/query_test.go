@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -537,4 +539,125 @@ func TestTimeout(t *testing.T) {
 	if res := pq.Exec(ctx); res.Err == nil || !strings.Contains(res.Err.Error(), "cancel") {
 		t.Errorf("want %T, got %v", canceled, res.Err)
 	}
+}
+
+// Processes that tick, register, end and are replaced while queries run: no race, no error, no double.
+func TestConcurrent(t *testing.T) {
+	var mu sync.Mutex
+	var now atomic.Int64
+	now.Store(t0)
+	segments := make([]query.Segment, 80) // enough to be read side by side
+	life := func(i int) *querytest.Segment {
+		s := querytest.New(now.Load(), from(fmt.Sprint("h:", i)), querytest.Scalars())
+		s.Counter("x_total")
+		return s
+	}
+	for i := range segments {
+		segments[i] = life(i)
+	}
+	e := query.New(query.Options{
+		Sources: snapshot(func() []query.Segment {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(segments)
+		}),
+		Now: func() time.Time { return time.UnixMilli(now.Load()) },
+	})
+	stop := make(chan struct{})
+	var work sync.WaitGroup
+	work.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			now.Add(500)
+			mu.Lock()
+			s := segments[i%80].(*querytest.Segment)
+			if i%7 == 0 {
+				s.Finish(now.Load())
+				segments[i%80] = life(i % 80)
+			} else if i%5 == 0 {
+				s.Register(now.Load(), reader.Series{Name: fmt.Sprint("n", i%3), Kind: reader.Gauge, Number: reader.F64})
+			}
+			mu.Unlock()
+			for _, s := range segments {
+				s.(*querytest.Segment).Tick(now.Load())
+			}
+		}
+	})
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range 8 {
+				for _, q := range []string{`sum(rate(x_total[1m]))`, `{job="fwd"}`, `count(x_total)`} {
+					pq, err := e.Instant(t.Context(), q, time.UnixMilli(now.Load()), query.QueryOptions{})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if res := pq.Exec(t.Context()); res.Err != nil {
+						t.Errorf("%s: %v", q, res.Err)
+					}
+					pq.Close()
+				}
+				if _, err := labelValues(e, "instance"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	close(stop)
+	work.Wait()
+}
+
+type snapshot func() []query.Segment
+
+func (f snapshot) Segments() []query.Segment { return f() }
+
+func labelValues(e *query.Engine, name string) ([]string, error) {
+	q, err := e.Querier(t0, math.MaxInt64)
+	if err != nil {
+		return nil, err
+	}
+	defer q.Close()
+	values, _, err := q.LabelValues(context.Background(), name, nil)
+	return values, err
+}
+
+// broken panics when it is read.
+type broken struct{ *querytest.Segment }
+
+func (broken) Columns(int, int, int64, int64, *query.Batch) { panic("broken") }
+
+// A segment that breaks while many are read side by side fails the query, and nothing else.
+func TestBrokenSegment(t *testing.T) {
+	var segments []query.Segment
+	for i := range 100 {
+		s := history(fmt.Sprint("h:", i), 3)
+		if i == 50 {
+			segments = append(segments, broken{s})
+		} else {
+			segments = append(segments, s)
+		}
+	}
+	e := newEngine(t0+3000, segments...)
+	pq, err := e.Instant(t.Context(), "sum(x_total)", time.UnixMilli(t0+3000), query.QueryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := pq.Exec(t.Context()); res.Err == nil || !strings.Contains(res.Err.Error(), "reading rows: broken") {
+		t.Errorf("want an error, got %v", res)
+	}
+	want(t, "the others", instant(t, e, `count(x_total{instance!="h:50"})`, t0+3000), "{} 99")
+}
+
+// An author's own target_info is a series like others.
+func TestOwnTargetInfo(t *testing.T) {
+	s := querytest.New(t0, from("h:1"), querytest.Scalars())
+	querytest.Set(s.Gauge("target_info"), 1)
+	s.Tick(t0 + 1000)
+	want(t, "target_info", instant(t, newEngine(t0+1000, s), "target_info", t0+1000), `{__name__="target_info", instance="h:1", job="fwd"} 1`)
 }
