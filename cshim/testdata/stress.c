@@ -151,7 +151,10 @@ int main(int argc, char **argv) {
 	static const struct option flags[] = {{"dir", 1, NULL, 'd'}, {"ack", 1, NULL, 'a'}, {"threads", 1, NULL, 't'}, {"churn", 0, NULL, 'c'},
 	                                      {"signals", 0, NULL, 's'}, {"forks", 1, NULL, 'f'}, {"calls", 1, NULL, 'n'}, {NULL, 0, NULL, 0}};
 	const char *ack = NULL;
-	shmts_options o = {.job = "stress", .instance = "stress", .lanes = 6};
+	static const shmts_table tables[] = {/* short steps, so that even a short life has rows */
+	                                     {.name = "scalars", .scalars = 8, .stats = 2, .rings = {{100000000, 50}, {500000000, 20}}},
+	                                     {.name = "histograms", .histograms = 2, .buckets = 80, .rings = {{100000000, 50}, {500000000, 20}}}};
+	shmts_options o = {.job = "stress", .instance = "stress", .lanes = 6, .tables = tables, .table_count = 2};
 	int c, fd;
 	while ((c = getopt_long(argc, argv, "", flags, NULL)) != -1) {
 		switch (c) {
@@ -169,7 +172,7 @@ int main(int argc, char **argv) {
 		fprintf(stderr, "stress: want --ack, at most %d threads and %d forks, got %s, %d and %d\n", MOST_THREADS, MOST_PROCESSES - 1, ack ? ack : "none", threads, forks);
 		return 2;
 	}
-	fd = open(ack, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	fd = open(ack, O_RDWR | O_CREAT | O_CLOEXEC, 0644); /* may be mapped by who started this */
 	if (fd < 0 || ftruncate(fd, (MOST_PROCESSES + 1) * PAGE)) { perror(ack); return 1; }
 	pages = mmap(NULL, (MOST_PROCESSES + 1) * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (pages == MAP_FAILED) { perror(ack); return 1; }
