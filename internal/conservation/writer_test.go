@@ -37,7 +37,7 @@ const (
 	ackIntHistogram
 )
 
-func openPage(path string, create bool) ([]uint64, error) {
+func openPage(path string, words int, create bool) ([]uint64, error) {
 	flags := os.O_RDWR
 	if create {
 		flags |= os.O_CREATE | os.O_EXCL
@@ -48,11 +48,11 @@ func openPage(path string, create bool) ([]uint64, error) {
 	}
 	defer f.Close()
 	if create {
-		if err := f.Truncate(pageWords * 8); err != nil {
+		if err := f.Truncate(int64(words) * 8); err != nil {
 			return nil, err
 		}
 	}
-	b, err := unix.Mmap(int(f.Fd()), 0, pageWords*8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	b, err := unix.Mmap(int(f.Fd()), 0, words*8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func TestMain(m *testing.M) {
 
 // recordForEver records as fast as it can, in goroutines that stay and goroutines that come and go, until it is killed.
 func recordForEver(path string) error {
-	page, err := openPage(path, false)
+	page, err := openPage(path, pageWords, false)
 	if err != nil {
 		return err
 	}
@@ -162,5 +162,3 @@ func recordForEver(path string) error {
 	wg.Wait()
 	return nil
 }
-
-func bytesOf(page []uint64) []byte { return layout.Bytes(page) }
