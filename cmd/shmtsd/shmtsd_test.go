@@ -379,6 +379,18 @@ func TestFromRecordToAnswer(t *testing.T) {
 		}
 	}
 
+	// What /metrics calls a thing is what PromQL calls it.
+	text, _ := d.get("/metrics")
+	names, err := d.get("/api/v1/label/__name__/values")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l := range strings.Lines(text) {
+		if f := strings.Fields(l); f[0] == "#" && f[1] == "TYPE" && !strings.Contains(names, `"`+f[2]+`"`) {
+			t.Errorf("%s is in /metrics, and PromQL does not know it: %s", f[2], names)
+		}
+	}
+
 	again.add(6)
 
 	waitFor(t, "a tick with 11", answer("11"))

@@ -2,14 +2,23 @@ package otlp
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -339,6 +348,77 @@ func TestGRPCStatusDetails(t *testing.T) {
 		if got := time.Duration(seconds)*time.Second + time.Duration(nanos); code != 14 || message != "a b" || got != c.after {
 			t.Errorf("%s: want 14, \"a b\", %v, got %d, %q, %v", name, c.after, code, message, got)
 		}
+	}
+}
+
+// With TLS: the receiver's certificate is held against the CA given, and a client certificate is shown, over both protocols.
+func TestTLS(t *testing.T) {
+	for _, protocol := range []string{"http/protobuf", "grpc"} {
+		t.Run(protocol, func(t *testing.T) {
+			r := &receiver{t: t}
+			var shown atomic.Int64
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+				shown.Add(int64(len(q.TLS.PeerCertificates)))
+				if protocol == "http/protobuf" {
+					r.ServeHTTP(w, q)
+					return
+				}
+				b, _ := io.ReadAll(q.Body)
+				m := &collector.ExportMetricsServiceRequest{}
+				if q.ProtoMajor != 2 || len(b) < frameHeader || proto.Unmarshal(b[frameHeader:], m) != nil {
+					t.Errorf("want a gRPC message over HTTP/2, got %s, %q", q.Proto, b)
+				}
+				r.take(m)
+				w.Header().Set("Content-Type", "application/grpc")
+				w.Header().Set("Trailer", "Grpc-Status")
+				w.Write(make([]byte, frameHeader))
+				w.Header().Set("Grpc-Status", "0")
+			}))
+			s.EnableHTTP2 = true
+			s.Config.ErrorLog = log.New(io.Discard, "", 0)
+			s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+			s.StartTLS()
+			defer s.Close()
+			dir := t.TempDir()
+			cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+			der, err := x509.MarshalPKCS8PrivateKey(s.TLS.Certificates[0].PrivateKey)
+			if err == nil {
+				err = os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600)
+			}
+			if err == nil {
+				err = os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			endpoint := s.URL
+			if protocol == "http/protobuf" {
+				endpoint += "/v1/metrics"
+			}
+			o := Options{Endpoint: endpoint, Protocol: protocol, Certificate: cert, ClientCert: cert, ClientKey: key}
+			w := one(t, o)
+			w.flush()
+			sameLines(t, r.lines(), onePoint)
+			if shown.Load() == 0 {
+				t.Error("want a client certificate shown, got none")
+			}
+			// Without the CA it is not trusted, and nothing is sent.
+			o.Certificate = ""
+			w = one(t, o)
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			w.e.o.Sent = func(time.Duration) {
+				if strings.Contains(w.e.Stats().LastError, "certificate") {
+					cancel()
+				}
+			}
+			if err := w.e.Flush(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("an unknown CA: want an error of the certificate, got %v, %q", err, w.e.Stats().LastError)
+			}
+			if n := len(r.lines()); n != 1 {
+				t.Errorf("want nothing sent to whom is not trusted, got %d points", n)
+			}
+		})
 	}
 }
 
