@@ -283,6 +283,13 @@ func TestWrite(t *testing.T) {
 		t.Errorf("want a counter of 5 By on disk a,b, got %+v", s)
 	}
 	shmctl(t, store, "cat", "backup", "bytes_total").ok().contains("final")
+	// PromQL knows milliseconds: the counter was 0 in an earlier one.
+	row := decode[sampleJSON](shmctl(t, store, "cat", "backup", "bytes_total", "--json").ok())
+	begin, beginErr := time.Parse(time.RFC3339Nano, row.Begin)
+	end, endErr := time.Parse(time.RFC3339Nano, row.Time)
+	if beginErr != nil || endErr != nil || begin.UnixMilli() >= end.UnixMilli() {
+		t.Errorf("want a final row in a later millisecond than birth, got %s and %s", row.Begin, row.Time)
+	}
 	shmctl(t, store, "write", "updown", "level", "-5", "--job", "u").ok()
 	if s := value("u", "level"); s.Value != float64(-5) || s.Number != "i64" {
 		t.Errorf("want -5, got %+v", s)

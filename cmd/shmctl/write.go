@@ -135,6 +135,11 @@ func writeAction(c *cli.Context) error {
 			}
 		}
 	}
+	if !lines {
+		// Birth and final row are to be of different milliseconds, PromQL's finest: else the
+		// counter was never 0.
+		time.Sleep(2 * time.Millisecond)
+	}
 	if err := r.w.Close(); failed == nil {
 		failed = err
 	}
