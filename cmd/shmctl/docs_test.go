@@ -115,7 +115,7 @@ func TestMan(t *testing.T) {
 	}
 }
 
-// complete asks shmctl itself, as the scripts do.
+// completions asks shmctl itself, as the scripts do.
 func completions(t *testing.T, store string, args ...string) []string {
 	t.Helper()
 	var found []string

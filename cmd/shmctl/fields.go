@@ -11,7 +11,7 @@ import (
 	"github.com/shmts/shmts/layout"
 )
 
-// A Field is one field of a segment, as dump prints it.
+// A field is one field of a segment, as dump prints it.
 type field struct {
 	Offset uint64 `json:"offset" doc:"bytes from the start of the file"`
 	Size   uint64 `json:"size" doc:"bytes"`

@@ -318,9 +318,6 @@ func (c *child) close() {
 
 func (c *child) stop() { c.cmd.Process.Signal(syscall.SIGSTOP) }
 func (c *child) goOn() { c.cmd.Process.Signal(syscall.SIGCONT) }
-func (c *child) name() string {
-	return fmt.Sprintf("pid %d", c.cmd.Process.Pid)
-}
 
 // eventually polls until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {

@@ -20,7 +20,7 @@ func referenceVerb() *verb {
 
 //go:generate sh -c "go run . __reference > ../../docs/shmctl.md"
 
-// A part is one flag for the reference and the man page.
+// A flagDoc is one flag for the reference and the man page.
 type flagDoc struct {
 	names string // --follow, -f
 	value string // placeholder, empty for a switch
