@@ -190,7 +190,7 @@ type TableControl struct {
 // Word numbers inside the control block and a table's part of it, for code
 // that loads and stores live words. Two uint32 fields share a word, low first.
 const (
-	CtlState           = 0x00 / 8 // state, epoch
+	CtlState           = 0 // state, epoch
 	CtlHeartbeat       = 0x08 / 8
 	CtlTicks           = 0x10 / 8
 	CtlUsed            = 0x18 / 8 // series_used, heap_used
@@ -202,7 +202,7 @@ const (
 	CtlTables          = 0x80 / 8
 
 	TctlWords      = TableControlSize / 8
-	TctlOpenRow    = 0x00 / 8
+	TctlOpenRow    = 0
 	TctlCellsUsed  = 0x08 / 8 // row_cells_used, lane_cells_used
 	TctlSharedUsed = 0x10 / 8
 	TctlHead       = 0x18 / 8
@@ -246,7 +246,7 @@ const FlagNonNegative = 1 << 0
 // Words of a descriptor that are stored while it lives.
 const (
 	SeriesWords       = SeriesSize / 8
-	SeriesStateWord   = 0x00 / 8 // state, kind, number, scale, flags
+	SeriesStateWord   = 0 // state, kind, number, scale, flags
 	SeriesRetiredWord = 0x38 / 8
 )
 

@@ -181,14 +181,11 @@ func TestNoProc(t *testing.T) {
 
 // A child of fork does not inherit the mapping.
 func TestDontFork(t *testing.T) {
+	o, _ := testOptions(t)
+	w := mustOpen(t, o)
 	smaps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		t.Skip("no /proc/self/smaps")
-	}
-	o, _ := testOptions(t)
-	w := mustOpen(t, o)
-	if smaps, err = os.ReadFile("/proc/self/smaps"); err != nil {
-		t.Fatal(err)
 	}
 	_, after, ok := strings.Cut(string(smaps), w.Stats().Paths[0])
 	if !ok {
@@ -272,10 +269,10 @@ func TestNoSpace(t *testing.T) {
 	o, clock := testOptions(t)
 	o.Dir = dir
 	w, err := Open(o)
-	defer w.Close()
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("want ENOSPC, got %v", err)
 	}
+	defer w.Close()
 	equal(t, "files", len(segmentFiles(t, dir)), 0)
 	recovers(t, w, clock, func() {
 		if err := os.Remove(ballast); err != nil {
@@ -289,10 +286,10 @@ func TestNoDirectory(t *testing.T) {
 	o, clock := testOptions(t)
 	o.Dir = filepath.Join(o.Dir, "later")
 	w, err := Open(o)
-	defer w.Close()
 	if !errors.Is(err, unix.ENOENT) || !errors.Is(w.Err(), unix.ENOENT) {
 		t.Fatalf("want ENOENT, got %v, %v", err, w.Err())
 	}
+	defer w.Close()
 	recovers(t, w, clock, func() {
 		if _, err := os.Stat(o.Dir); err == nil {
 			t.Error("want a directory that the options name not to be created")

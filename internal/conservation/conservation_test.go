@@ -120,7 +120,7 @@ func (l *loop) kill(w *life, cmd *exec.Cmd) {
 	var stderr bytes.Buffer
 	cmd.Env = append(os.Environ(), append(cmd.Env, "SHMTS_DIR="+l.dir)...)
 	cmd.Stderr = &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // also if the test itself is killed
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
@@ -18,7 +19,7 @@ import (
 func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
 	found := map[string]struct{}{}
 	err := q.walk(ctx, matchers, func(v *view, metric int32, own []labels.Label) {
-		found[labels.MetricName] = struct{}{}
+		found[model.MetricNameLabel] = struct{}{}
 		if metric < 0 {
 			own = v.target
 		} else {
@@ -39,9 +40,9 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.L
 	err := q.walk(ctx, matchers, func(v *view, metric int32, own []labels.Label) {
 		value := ""
 		switch {
-		case name == labels.MetricName && metric < 0:
+		case name == model.MetricNameLabel && metric < 0:
 			value = names.TargetInfo
-		case name == labels.MetricName:
+		case name == model.MetricNameLabel:
 			value = v.schema.metrics[metric].name
 		case metric < 0:
 			value = get(v.target, name)

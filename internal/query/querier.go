@@ -151,7 +151,7 @@ const maxMatchers = 64
 // prune asks the source's labels: mask are the matchers that are left for the series.
 func (v *view) prune(matchers []*labels.Matcher) (mask uint64, ok bool) {
 	for i, m := range matchers {
-		if value := get(v.source, m.Name); value != "" && m.Name != labels.MetricName {
+		if value := get(v.source, m.Name); value != "" && m.Name != model.MetricNameLabel {
 			if !m.Matches(value) {
 				return 0, false
 			}
@@ -181,7 +181,7 @@ func newSelector(matchers []*labels.Matcher) (*selector, error) {
 	}
 	s := &selector{matchers: matchers, memo: map[memoKey][]int32{}, builder: labels.NewScratchBuilder(16), target: true}
 	for _, m := range matchers {
-		if m.Name == labels.MetricName && !m.Matches(names.TargetInfo) {
+		if m.Name == model.MetricNameLabel && !m.Matches(names.TargetInfo) {
 			s.target = false
 		}
 	}
@@ -199,7 +199,7 @@ func (s *selector) each(v *view, f func(metric int32, own []labels.Label) bool) 
 		overrides := v.Overrides()
 		known := mask
 		for i, m := range s.matchers {
-			if m.Name != labels.MetricName && len(overrides) > 0 && overrideName(overrides, m.Name) {
+			if m.Name != model.MetricNameLabel && len(overrides) > 0 && overrideName(overrides, m.Name) {
 				known &^= 1 << i
 			}
 		}
@@ -232,7 +232,7 @@ func (s *selector) each(v *view, f func(metric int32, own []labels.Label) bool) 
 // matches tests labels with the matchers of mask, but those of the name.
 func (s *selector) matches(ls []labels.Label, mask uint64) bool {
 	for i, m := range s.matchers {
-		if mask>>i&1 == 1 && m.Name != labels.MetricName && !m.Matches(get(ls, m.Name)) {
+		if mask>>i&1 == 1 && m.Name != model.MetricNameLabel && !m.Matches(get(ls, m.Name)) {
 			return false
 		}
 	}
@@ -267,7 +267,7 @@ func withOverrides(own []labels.Label, pairs []reader.Pair) []labels.Label {
 // labels of a metric: the source's, the series' own, the name. target_info has its own.
 func (s *selector) labels(v *view, name string, own []labels.Label, target bool) labels.Labels {
 	s.builder.Reset()
-	s.builder.Add(labels.MetricName, name)
+	s.builder.Add(model.MetricNameLabel, name)
 	if target {
 		for _, l := range v.target {
 			s.builder.Add(l.Name, l.Value)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/shmts/shmts/internal/names"
@@ -89,7 +90,7 @@ func ownLabels(pairs []reader.Pair, source []string) []labels.Label {
 	for _, p := range legal {
 		n := p.Name
 		taken := func(n string) bool {
-			return n == labels.MetricName || slices.Contains(source, n) || slices.ContainsFunc(out, func(l labels.Label) bool { return l.Name == n })
+			return n == model.MetricNameLabel || slices.Contains(source, n) || slices.ContainsFunc(out, func(l labels.Label) bool { return l.Name == n })
 		}
 		if taken(n) {
 			for n = exported + n; taken(n) || slices.ContainsFunc(legal, func(p reader.Pair) bool { return p.Name == n }); {
@@ -235,7 +236,7 @@ func (s *schema) same(series []*reader.Series, source []string) bool {
 func (s *schema) match(matchers []*labels.Matcher, mask uint64) []int32 {
 	from, to := int32(0), int32(len(s.metrics))
 	for i, m := range matchers {
-		if mask>>i&1 == 1 && m.Name == labels.MetricName && m.Type == labels.MatchEqual {
+		if mask>>i&1 == 1 && m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
 			sp := s.byName[m.Value]
 			from, to = max(from, sp.from), min(to, sp.to)
 		}
@@ -248,7 +249,7 @@ func (s *schema) match(matchers []*labels.Matcher, mask uint64) []int32 {
 		if m.name != name {
 			name, nameOK = m.name, true
 			for i, mt := range matchers {
-				if mask>>i&1 == 1 && mt.Name == labels.MetricName && !mt.Matches(name) {
+				if mask>>i&1 == 1 && mt.Name == model.MetricNameLabel && !mt.Matches(name) {
 					nameOK = false
 					break
 				}
@@ -260,7 +261,7 @@ func (s *schema) match(matchers []*labels.Matcher, mask uint64) []int32 {
 		if m.series != own {
 			own, ownOK = m.series, true
 			for i, mt := range matchers {
-				if mask>>i&1 == 1 && mt.Name != labels.MetricName && !mt.Matches(get(s.own[own], mt.Name)) {
+				if mask>>i&1 == 1 && mt.Name != model.MetricNameLabel && !mt.Matches(get(s.own[own], mt.Name)) {
 					ownOK = false
 					break
 				}
