@@ -30,7 +30,7 @@ const lastExport = 5 * time.Second
 
 // mapBytes bounds what of the segments is mapped, and counts as this process's memory: the hot few. The others are
 // read with pread, which costs a poll of 1,000 segments half a millisecond.
-const mapBytes = 16 << 20
+const mapBytes = 4 << 20
 
 // daemon is the organs, put together.
 type daemon struct {
