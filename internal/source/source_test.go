@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -313,6 +314,90 @@ func TestTimeToLive(t *testing.T) {
 	// An old snapshot does no harm.
 	sa.Between(0, 0, 0, 1<<62, func(*reader.Row) bool { t.Error("a row of a segment that is gone"); return false })
 	equal(t, "head of a segment that is gone", sa.Head(0, 0), 0)
+}
+
+// A register that begins when the writer is long gone keeps the segment for its whole time to live all the same.
+func TestDeadFromTheBeginning(t *testing.T) {
+	f := newFixture(t, Options{DeadTTL: 10 * time.Second})
+	w := f.writer("a", "1")
+	w.Counter("c").Add(5)
+	f.step(time.Second)
+	w.Close()
+	f.step(time.Hour)
+	s := f.poll()[0]
+	if _, ended := s.End(); !ended || s.Liveness() != reader.Closed {
+		t.Errorf("want it closed, got %v", s.Liveness())
+	}
+	f.now = f.now.Add(9 * time.Second)
+	equal(t, "segments", len(f.poll()), 1)
+	equal(t, "rows", s.Head(0, 0), 1)
+	f.now = f.now.Add(time.Second)
+	equal(t, "segments after the time to live", len(f.poll()), 0)
+	equal(t, "the file", f.file(s), false)
+}
+
+// A dead segment in a directory that this process may not change: it is let go, once, and the file stays.
+func TestUnlinkForbidden(t *testing.T) {
+	const env = "SHMTS_SOURCE_TEST_FORBIDDEN"
+	if os.Getuid() == 0 {
+		// Root may do everything: again, as nobody, on a store of root's.
+		if _, err := os.Stat(os.Args[0]); err != nil {
+			t.Skip(err)
+		}
+		dir, err := os.MkdirTemp("/dev/shm", "shmts-source-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		binary := filepath.Join(dir, "test")
+		if b, err := os.ReadFile(os.Args[0]); err != nil || os.WriteFile(binary, b, 0o755) != nil || os.Chmod(dir, 0o755) != nil {
+			t.Fatal("the test binary can't be copied")
+		}
+		store := filepath.Join(dir, "store")
+		if err := os.Mkdir(store, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		w, err := writer.Open(writer.Options{Job: "j", Instance: "i", Dir: store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Counter("c").Inc()
+		w.Close()
+		cmd := exec.Command(binary, "-test.run", "^TestUnlinkForbidden$", "-test.v")
+		cmd.Env = []string{env + "=" + store}
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--- PASS: TestUnlinkForbidden") {
+			t.Errorf("as nobody: %v\n%s", err, out)
+		}
+		return
+	}
+	store := os.Getenv(env)
+	if store == "" {
+		t.Skip("needs root, to have a segment of another user")
+	}
+	now := time.Now()
+	r, err := Open(Options{Store: reader.Options{Dir: store}, DeadTTL: MinDeadTTL, Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	r.Poll()
+	if len(r.Segments()) != 1 {
+		t.Fatalf("want the segment, got %d, refused %v", len(r.Segments()), r.Stats().Refused)
+	}
+	path := r.Segments()[0].Path()
+	for range 5 {
+		now = now.Add(time.Hour)
+		r.Poll()
+	}
+	if st := r.Stats(); st.UnlinkFailed != 1 || st.Unlinked != 0 || st.Found != 1 || len(r.Segments()) != 0 || st.Vanished != 0 {
+		t.Errorf("want one attempt, got %+v", st)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file: %v", err)
+	}
 }
 
 func TestVanished(t *testing.T) {
