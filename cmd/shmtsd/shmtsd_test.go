@@ -38,7 +38,11 @@ func TestMain(m *testing.M) {
 		writerProcess(dir, os.Getenv(jobEnv))
 		return
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if builtIn != "" {
+		os.RemoveAll(builtIn)
+	}
+	os.Exit(status)
 }
 
 // writerProcess adds what it reads, a number a line, to a counter, and says when that is done.
@@ -102,12 +106,16 @@ func (p *process) kill() {
 	p.cmd.Wait()
 }
 
+// builtIn is the directory of built.
+var builtIn string
+
 // built is the daemon, as the Makefile builds it.
 var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "shmtsd-test-")
 	if err != nil {
 		return "", err
 	}
+	builtIn = dir
 	path := filepath.Join(dir, "shmtsd")
 	cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w -X main.version=7.8.9", "-o", path, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

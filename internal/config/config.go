@@ -150,6 +150,9 @@ func (c *Config) check() error {
 	if c.OTLP.Endpoint == "" {
 		return nil
 	}
+	if kept, least := c.DeadTTL+c.HoldLimit, 2*c.OTLP.Interval; kept < least {
+		return fmt.Errorf("shmts: hold-limit: want dead-ttl and hold-limit together at least twice otlp.interval (%v), or last rows are gone before they are exported; got %v", least, kept)
+	}
 	return c.OTLP.resolve()
 }
 

@@ -173,6 +173,7 @@ func TestErrors(t *testing.T) {
 		{"argument", []string{"run"}, nil, []string{"flags only", "run"}},
 		{"key without certificate", []string{"--otlp.client-key=k"}, nil, []string{"together", `"k"`}},
 		{"endpoint", []string{"--otlp.endpoint=ftp://x"}, nil, []string{"http://host:port", `"ftp://x"`}},
+		{"kept too short", []string{"--otlp.endpoint=http://h", "--otlp.interval=10m"}, nil, []string{"hold-limit", "20m0s", "11m0s"}},
 		{"listen", []string{"--listen=9465"}, nil, []string{"host:port", `"9465"`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
