@@ -205,17 +205,19 @@ func (b *bench) fleet() error {
 	if b.prometheus {
 		args = append(args, "-prometheus", "-expose", b.path("expose"))
 	}
-	lines, err := b.output(b.path("fleet"), args...)
-	if err != nil {
-		return err
+	lines, failed := b.output(b.path("fleet"), args...)
+	if failed != nil { // what it measured until then stands
+		b.notes = append(b.notes, "The fleet's run ended early: "+failed.Error()+".")
 	}
 	for _, f := range lines {
 		if len(f) != 2 {
 			return fmt.Errorf("shmts: bench/fleet: want 2 fields, got %q", f)
 		}
-		if b.results[f[0]], err = strconv.ParseFloat(f[1], 64); err != nil {
+		value, err := strconv.ParseFloat(f[1], 64)
+		if err != nil {
 			return fmt.Errorf("shmts: bench/fleet: %s: %w", f[0], err)
 		}
+		b.results[f[0]] = value
 	}
 	s := section{title: "A fleet: processes", header: []string{"what", "% of a core", "RSS MB", "anonymous", "segments", "peak"}}
 	for _, p := range []struct{ name, what string }{
@@ -263,13 +265,14 @@ func (b *bench) command(dir, name string, args ...string) error {
 	return nil
 }
 
-// output runs a program and gives the tab-separated fields of its lines; those that begin with # are left out.
+// output runs a program and gives the tab-separated fields of its lines, also when it then
+// failed; lines that begin with # are left out.
 func (b *bench) output(path string, args ...string) ([][]string, error) {
 	cmd := exec.Command(path, args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("shmts: %s: %w", filepath.Base(path), err)
+		err = fmt.Errorf("shmts: %s: %w", filepath.Base(path), err)
 	}
 	b.commands = append(b.commands, b.shown(append([]string{path}, args...)))
 	var lines [][]string
@@ -278,7 +281,7 @@ func (b *bench) output(path string, args ...string) ([][]string, error) {
 			lines = append(lines, strings.Split(line, "\t"))
 		}
 	}
-	return lines, nil
+	return lines, err
 }
 
 func numbers(a, b string) (float64, float64, error) {

@@ -85,7 +85,8 @@ func (b *bench) writeFleet(p func(string, ...any)) {
 			r["daemon_otlp_wire_kB"]/1000)
 	}
 	if r["prometheus_cpu"] > 0 {
-		p("Prometheus scrapes 1,000 targets of 100 plain series (60 counters, 40 gauges) out of 4 processes that use client_golang.")
+		p("Prometheus scrapes 1,000 targets of 100 plain series (60 counters, 40 gauges) out of 4 processes that use client_golang:")
+		p("%.0f samples a second arrived.", r["prometheus_samples"])
 		p("It stores them, too; shmtsd does not yet. Processor time: Prometheus %.0f x shmtsd; exposing %.1f x writing with its ticks.",
 			r["prometheus_cpu"]/r["daemon_cpu"], r["prometheus_exposers_cpu"]/r["daemon_writers_cpu"])
 		p("Memory: %.1f x.", r["prometheus_rss"]/r["daemon_rss"])
