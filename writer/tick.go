@@ -294,10 +294,17 @@ func (w *Writer) nextTick() time.Duration {
 		if g.path == "" {
 			next = min(next, time.Duration(max(g.retryAt-mono, 0)))
 		}
-		for _, t := range g.tables {
-			base := &t.tick.tiers[0]
-			next = min(next, time.Duration(base.d.Step-(uint64(mono)+base.phase)%base.d.Step))
-		}
+		next = min(next, g.untilStep(mono))
+	}
+	return next
+}
+
+// untilStep is the time until the next base step of a table ends.
+func (g *segment) untilStep(mono int64) time.Duration {
+	next := time.Duration(math.MaxInt64)
+	for _, t := range g.tables {
+		base := &t.tick.tiers[0]
+		next = min(next, time.Duration(base.d.Step-(uint64(mono)+base.phase)%base.d.Step))
 	}
 	return next
 }
