@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shmts/shmts/internal/canon"
 	"github.com/shmts/shmts/layout"
 )
@@ -375,7 +377,7 @@ func TestBornLate(t *testing.T) {
 			delete(want, name)
 		}
 		s.want(t, want)
-		s.want(t, map[string]string{"stat": fmt.Sprintf("count=%d ", n)})
+		s.want(t, map[string]string{"stat": fmt.Sprintf("count=%d ", n), "zero": "0", "never_set": "unset"})
 		rows := 0
 		for _, line := range s.text {
 			if strings.HasPrefix(line, "row 0 0 ") {
@@ -493,8 +495,8 @@ func TestRetiredCellsComeBack(t *testing.T) {
 				series = append(series, line)
 			}
 		}
-		if len(series) != 1 || !strings.Contains(series[0], " live generation=3 ") {
-			t.Errorf("want one descriptor in its third generation, got %q", series)
+		if len(series) != 1 || !strings.Contains(series[0], " live generation=4 ") {
+			t.Errorf("want one descriptor in its fourth generation, got %q", series)
 		}
 	})
 }
@@ -524,6 +526,25 @@ func TestRecordsMakeNoSyscall(t *testing.T) {
 	}
 }
 
+// age says in a dead segment that its last sign of life was at a mono time.
+func age(t *testing.T, s segment, mono int64) {
+	t.Helper()
+	if err := os.Chmod(s.path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	word := binary.LittleEndian.AppendUint64(nil, uint64(mono))
+	for _, at := range []int64{int64(s.header.Control.Offset) + layout.CtlHeartbeat*8, 0x58} { // birth_mono, FORMAT.md 4.1
+		if _, err := f.WriteAt(word, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // What a service that crashes again and again leaves is bounded: FORMAT.md 10.11.
 func TestLitter(t *testing.T) {
 	prog := program(t, firstCompiler(t), "testdata/prog.c", "-ldl")
@@ -535,11 +556,17 @@ func TestLitter(t *testing.T) {
 	if len(before) != 20 {
 		t.Fatalf("want young segments left alone, got %d of 20", len(before))
 	}
+	// They gave their last sign 100 minutes ago and less, a minute apart; the newest two five minutes ago.
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		t.Fatal(err)
+	}
 	for i, s := range before {
-		old := time.Now().Add(time.Duration(i-100) * time.Minute)
-		if err := os.Chtimes(s.path, old, old); err != nil {
-			t.Fatal(err)
+		ago := time.Duration(100-i) * time.Minute
+		if i >= 18 {
+			ago = 5 * time.Minute
 		}
+		age(t, s, ts.Nano()-int64(ago))
 	}
 	stranger := filepath.Join(filepath.Dir(before[0].path), "prog2."+strings.Repeat("0", 32)+".shmts")
 	if err := os.WriteFile(stranger, nil, 0o444); err != nil {
@@ -549,9 +576,16 @@ func TestLitter(t *testing.T) {
 	if err := os.Remove(stranger); err != nil {
 		t.Errorf("want another stem's file left alone, got %v", err)
 	}
-	after := readStore(t, store)
-	if len(after) != 17 || after[0].path != before[4].path {
-		t.Errorf("want the 16 newest dead ones and the new one, got %d", len(after))
+	for i, s := range before {
+		if _, err := os.Lstat(s.path); (err == nil) != (i >= 4) {
+			t.Errorf("dead segment %d of 20: want it kept: %v, got %v", i, i >= 4, err)
+		}
+	}
+	for range 20 { // that died just now
+		run(t, prog, "fail", store, "")
+	}
+	if paths, _ := filepath.Glob(filepath.Join(filepath.Dir(before[0].path), "*")); len(paths) != 2+1+20 {
+		t.Errorf("want the young left alone however many there are, and no other left, got %d files", len(paths))
 	}
 }
 

@@ -37,7 +37,7 @@
  * Limits: 64-bit little-endian Linux; 64 lanes; 2048 buckets; a full table grows into at most 4 segments, then series
  *   are dropped, recorded into a sink, and counted. After fork() the child records into a new segment of its own at the
  *   same addresses (and its tick thread is started again); a raw clone() skips that and may not record. No TLS calls in signal
- *   handlers. Before a strict seccomp filter call shmts_seal. A retired handle stays valid but is not reused for another series.
+ *   handlers; TLS lanes for 31 segments a process. Before a strict seccomp filter call shmts_seal. A retired handle stays valid but is not reused for another series.
  *   Values are exact: every completed call is in the segment, once, whatever kills the process. */
 #ifndef SHMTS_H
 #define SHMTS_H
@@ -493,7 +493,6 @@ static uint64_t shmts__words_sum(uint64_t seed, const shmts__any64 *w, size_t n)
 	for (size_t i = 0; i < n; i += 4) { SHMTS__MIX(s.a, w[i]); SHMTS__MIX(s.b, w[i + 1]); SHMTS__MIX(s.c, w[i + 2]); SHMTS__MIX(s.d, w[i + 3]); }
 	return shmts__sum_end(s);
 }
-
 /* ---- what lies where in a segment ---- */
 static uint64_t *shmts__at(char *base, uint64_t offset) { return (uint64_t *)(void *)(base + offset); }
 static shmts_control *shmts__control(const shmts__part *p) {
@@ -509,7 +508,6 @@ static void shmts__cells(const shmts_series_desc *d, uint32_t *row, uint32_t *la
 	*lane = d->kind == SHMTS_STAT ? 8 : d->kind == SHMTS_HISTOGRAM ? b : d->kind != SHMTS_GAUGE;
 	*shared = d->kind == SHMTS_STAT || d->kind == SHMTS_GAUGE;
 }
-
 /* ---- strings ---- */
 static size_t shmts__utf8(const char *text, size_t most) { /* its length; most + 1 where it is longer, or is no UTF-8 */
 	const unsigned char *t = (const unsigned char *)text; size_t i = 0;
@@ -547,7 +545,6 @@ static size_t shmts__pairs(shmts__seg *g, char *out, const char *const *fixed, c
 	}
 	return at;
 }
-
 /* ---- layout: FORMAT.md 4, as Go's layout.NewHeader does it ---- */
 #define SHMTS__MIN_ROWS 8u     /* no ring is shortened below */
 #define SHMTS__TABLES_AT 512u  /* behind 7 sections */
@@ -665,7 +662,6 @@ SHMTS_API uint64_t shmts_plan(const shmts_options *o) {
 	if (!g) return 0;
 	shmts__names(g, o ? o : &none); total = shmts__layout(g, o ? o : &none) ? g->total : 0; munmap(g, sizeof *g); return total;
 }
-
 /* ---- birth: FORMAT.md 10.1 ---- */
 static void shmts__random(uint8_t *id) {
 	uint64_t w[2] = {0, 0};
@@ -792,32 +788,40 @@ static char *shmts__birth(shmts__part *p, char *want, const char *image) {
 	if (!named) { g->birth_failed = 1; return NULL; }
 	snprintf(p->path, sizeof p->path, "%.400s/%s", dir, name + 1); return base;
 }
-/* Removes dead segments of this uid and stem beyond the 16 newest: FORMAT.md 10.11. getdents64, since readdir allocates. */
+/* When a dead segment gave its last sign of life: its heartbeat, or its birth. INT64_MAX where that can't be read. */
+static int64_t shmts__last_sign(int fd) {
+	struct { shmts_superblock sb; shmts_section section[64]; } head; int64_t beat;
+	if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head || memcmp(head.sb.magic, "SHMTS\r\n\032", 8)) return INT64_MAX;
+	for (uint32_t i = 0; i < 64 && i < head.sb.section_count; i++)
+		if (head.section[i].type == 1) return pread(fd, &beat, 8, (off_t)(head.section[i].offset + 8)) != 8 ? INT64_MAX : beat > head.sb.birth_mono ? beat : head.sb.birth_mono;
+	return INT64_MAX;
+}
+/* Removes segments of this uid and stem that died ten minutes ago, but for the 16 last: FORMAT.md 10.11. getdents64, since readdir allocates. */
 static void shmts__litter(shmts__seg *g) {
-	struct { char name[128]; int64_t born; } kept[17];
+	struct { char name[128]; int64_t last; } kept[17];
 	char buffer[4096] __attribute__((aligned(8))), path[512];
 	int dir = shmts__open_dir(g, path, sizeof path), used = 0; long n; size_t stem = strlen(g->stem); unsigned short length;
+	int64_t unix_ns, now; shmts__now(g, &unix_ns, &now);
 	while (dir >= 0 && (n = syscall(SYS_getdents64, dir, buffer, sizeof buffer)) > 0) {
 		for (long at = 0; at < n; at += length) {
 			const char *name = buffer + at + 19; /* struct linux_dirent64: ino 8, off 8, reclen 2, type 1 */
-			struct flock lock; struct stat st; int fd, dead, oldest = 0;
+			struct flock lock; struct stat st; int fd, oldest = 0; int64_t last = INT64_MAX;
 			memcpy(&length, buffer + at + 16, 2); memset(&lock, 0, sizeof lock); lock.l_type = F_RDLCK;
 			if (strlen(name) != stem + 39 || memcmp(name, g->stem, stem) || name[stem] != '.' || strspn(name + stem + 1, "0123456789abcdef") != 32 || strcmp(name + stem + 33, ".shmts")) continue;
 			fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 			if (fd < 0) continue;
-			dead = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+			if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK) last = shmts__last_sign(fd);
 			close(fd);
-			if (!dead) continue;
-			memcpy(kept[used].name, name, strlen(name) + 1); kept[used++].born = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+			if (last == INT64_MAX) continue;
+			memcpy(kept[used].name, name, strlen(name) + 1); kept[used++].last = last;
 			if (used <= 16) continue;
-			for (int i = 1; i < used; i++) if (kept[i].born < kept[oldest].born) oldest = i;
-			if (shmts__ns(CLOCK_REALTIME) - kept[oldest].born > 5000000000) unlinkat(dir, kept[oldest].name, 0); /* no name comes back: ids are random */
+			for (int i = 1; i < used; i++) if (kept[i].last < kept[oldest].last) oldest = i;
+			if (now - kept[oldest].last > 600000000000) unlinkat(dir, kept[oldest].name, 0); /* no name comes back: ids are random */
 			kept[oldest] = kept[--used];
 		}
 	}
 	if (dir >= 0) close(dir);
 }
-
 /* ---- tick: FORMAT.md 10.4. The caller holds g->lock. ---- */
 /* Cuts the table's rows into runs: again after every registration and retirement. r: the row to come. */
 static void shmts__compile(shmts__part *p, uint64_t r0[]) {
@@ -945,7 +949,6 @@ static int shmts__tick_part(shmts__part *p, int64_t mono, int64_t offset, int fi
 	__atomic_store_n(&c->heartbeat, mono, __ATOMIC_RELEASE); __atomic_store_n(&c->clock_offset, offset, __ATOMIC_RELAXED);
 	__atomic_store_n(&c->ticks, c->ticks + 1, __ATOMIC_RELEASE); return published;
 }
-
 /* ---- private memory: where no file can be had, or not yet ---- */
 /* Points every live handle of p to the same offsets from another base. A record in flight may still end in the old memory. */
 static void shmts__point(shmts__series *h, ptrdiff_t by) {
@@ -987,8 +990,7 @@ static int shmts__adopt(shmts__part *p) {
 	char *base, *old = p->base;
 	for (uint32_t ti = 0; ti < p->g->table_count; ti++)
 		if (!p->table[ti].moved && !(p->table[ti].moved = (uint64_t *)(void *)shmts__pages(16 * (size_t)p->table[ti].d->row_cells))) return 0;
-	base = shmts__birth(p, NULL, old);
-	if (!base) return 0;
+	if (!(base = shmts__birth(p, NULL, old))) return 0;
 	p->old = old; p->old_ticks = 60; p->born = 1;
 	for (uint32_t ti = 0; ti < p->g->table_count; ti++) memset(p->table[ti].moved, 0, 16 * (size_t)p->table[ti].d->row_cells);
 	shmts__rebase(p, base); shmts__move(p, 1); return 1;
@@ -1031,7 +1033,6 @@ SHMTS_API int shmts__tick(shmts_segment *seg, int64_t mono) {
 	}
 	pthread_mutex_unlock(&g->lock); return rows;
 }
-
 /* ---- series ---- */
 static void shmts__set_birth(shmts__part *p) {
 	shmts__seg *g = p->g;
@@ -1059,19 +1060,19 @@ static void shmts__reset_ticks(shmts__part *p) { /* as at birth */
 }
 /* A further segment, or the first; private memory where it has no file. False where there is not even that. */
 static int shmts__new_part(shmts__seg *g) {
-	shmts__part *p = &g->parts[g->part_count];
+	shmts__part *p = &g->parts[g->part_count]; int ok;
 	memset(p, 0, sizeof *p); p->g = g; p->index = g->part_count;
 	p->slots = (shmts__slot *)shmts__arena(g, sizeof *p->slots * g->series_count); p->twin = shmts__pages(g->total);
-	if (!p->slots || !p->twin) return shmts__fail(g, "shmts: want %llu bytes of private memory, got %s", (unsigned long long)g->total, strerror(errno));
+	ok = p->slots && p->twin;
 	for (uint32_t ti = 0; ti < g->table_count; ti++) {
 		shmts__ptable *t = &p->table[ti];
 		t->d = (const shmts_table_desc *)(void *)(g->header + SHMTS__TABLES_AT) + ti;
 		t->stage = (uint64_t *)shmts__arena(g, 8 * (size_t)t->d->row_cells);
 		t->runs = (shmts__run *)shmts__arena(g, sizeof *t->runs * t->d->row_cells);
-		if (!t->stage || !t->runs) return shmts__fail(g, "shmts: want private memory for a row, got %s", strerror(errno));
-		for (uint32_t j = 1; j < t->d->tiers; j++)
-			if (!(t->fold[j] = (uint64_t *)shmts__arena(g, 8 * (size_t)t->d->row_cells))) return shmts__fail(g, "shmts: want private memory for a row, got %s", strerror(errno));
+		ok = ok && t->stage && t->runs;
+		for (uint32_t j = 1; j < t->d->tiers; j++) ok = (t->fold[j] = (uint64_t *)shmts__arena(g, 8 * (size_t)t->d->row_cells)) && ok;
 	}
+	if (!ok) return shmts__fail(g, "shmts: want %llu bytes of private memory, got %s", (unsigned long long)g->total, strerror(errno));
 	shmts__set_birth(p); shmts__reset_ticks(p); p->base = shmts__birth(p, NULL, NULL); p->born = p->base != NULL;
 	if (!p->born) {
 		p->base = shmts__pages(g->total);
@@ -1239,7 +1240,6 @@ SHMTS_API void shmts__retire(shmts__series *h) {
 	}
 	pthread_mutex_unlock(&g->lock);
 }
-
 /* ---- lanes ---- */
 static uint32_t shmts__take_lane(shmts__seg *g, int tls) {
 	uint64_t all = g->lanes == 64 ? UINT64_MAX : ((uint64_t)1 << g->lanes) - 1, was = __atomic_load_n(&g->claimed, __ATOMIC_RELAXED);
@@ -1275,24 +1275,20 @@ SHMTS_API uint32_t shmts__tls_claim(uint32_t tls) {
 	shmts__tls[tls] = (uint8_t)k; return k;
 }
 static void shmts__thread_ends(void *unused) {
-	uint32_t k;
 	(void)unused;
 	for (uint32_t i = 0; i < SHMTS__SEGMENTS; i++) {
-		k = shmts__tls[i]; shmts__tls[i] = 0;
+		uint32_t k = shmts__tls[i]; shmts__tls[i] = 0;
 		if (k && k != SHMTS__OVERFLOW) shmts__free_lane(shmts__by_tls[i], k);
 	}
 }
-
 /* ---- the tick thread ---- */
 static void *shmts__ticker(void *arg) {
 	shmts__seg *g = (shmts__seg *)arg;
 	pthread_mutex_lock(&g->thread_lock);
 	while (!g->thread_stop) {
-		int64_t now = shmts__ns(CLOCK_MONOTONIC), due = __atomic_load_n(&g->pub.due, __ATOMIC_RELAXED);
-		struct timespec until;
-		if (g->clock) due = now + 10000000;                 /* a clock of its own says nothing of when */
-		else if (due > now + 1000000000) due = now + 1000000000; /* a registration may have brought it forward */
-		else if (due <= now) due = now + 1000000;           /* somebody else ticks just now */
+		int64_t now = shmts__ns(CLOCK_MONOTONIC), due = __atomic_load_n(&g->pub.due, __ATOMIC_RELAXED); struct timespec until;
+		/* A clock of its own says nothing of when; growth may bring the time forward; where it has come, somebody else ticks just now. */
+		due = g->clock ? now + 10000000 : due > now + 1000000000 ? now + 1000000000 : due <= now ? now + 1000000 : due;
 		until.tv_sec = due / 1000000000; until.tv_nsec = due % 1000000000; pthread_cond_timedwait(&g->thread_wake, &g->thread_lock, &until);
 		if (g->thread_stop) break;
 		pthread_mutex_unlock(&g->thread_lock); shmts_tick(&g->pub, 0); pthread_mutex_lock(&g->thread_lock);
@@ -1322,16 +1318,13 @@ SHMTS_API void shmts_tick_stop(shmts_segment *seg) {
 	}
 	pthread_mutex_unlock(&shmts__global);
 }
-
 /* ---- fork: FORMAT.md 10.10 ---- */
 static void shmts__before_fork(void) {
-	shmts__seg *g;
 	pthread_mutex_lock(&shmts__global);
-	for (g = shmts__all; g; g = g->next) pthread_mutex_lock(&g->lock);
+	for (shmts__seg *g = shmts__all; g; g = g->next) pthread_mutex_lock(&g->lock);
 }
 static void shmts__after_fork(void) {
-	shmts__seg *g;
-	for (g = shmts__all; g; g = g->next) pthread_mutex_unlock(&g->lock);
+	for (shmts__seg *g = shmts__all; g; g = g->next) pthread_mutex_unlock(&g->lock);
 	pthread_mutex_unlock(&shmts__global);
 }
 /* A default instance names the process, so the child's is another: where the header's spare bytes have room for it. */
@@ -1370,10 +1363,8 @@ static void shmts__reborn(shmts__part *p) { /* in the child: the parent's mappin
 	shmts__rebase(p, base);
 }
 static void shmts__in_child(void) {
-	shmts__seg *g;
-	for (g = shmts__all; g; g = g->next) {
-		uint64_t own = 0;
-		pthread_mutex_init(&g->lock, NULL);
+	for (shmts__seg *g = shmts__all; g; g = g->next) {
+		uint64_t own = 0; pthread_mutex_init(&g->lock, NULL);
 		if (g->closed) continue;
 		for (uint32_t i = 0; i < SHMTS__SEGMENTS; i++)
 			if (shmts__by_tls[i] == g && shmts__tls[i] && shmts__tls[i] != SHMTS__OVERFLOW) own = (uint64_t)1 << shmts__tls[i];
@@ -1384,9 +1375,8 @@ static void shmts__in_child(void) {
 		shmts__set_due(g);
 	}
 	pthread_mutex_init(&shmts__global, NULL);
-	for (g = shmts__all; g; g = g->next) if (g->ticking) shmts__start_thread(g);
+	for (shmts__seg *g = shmts__all; g; g = g->next) if (g->ticking) shmts__start_thread(g);
 }
-
 /* ---- open, close ---- */
 static void shmts__init(void) {
 	/* the 52 low bits of 2^(k/64), rounded up, less 1: 9 */

@@ -142,7 +142,8 @@ func isDeadPath(t *testing.T, path string) bool {
 		t.Fatal(err)
 	}
 	defer unix.Close(dir)
-	return isDead(dir, filepath.Base(path))
+	_, dead := lookAtDead(dir, filepath.Base(path))
+	return dead
 }
 
 // The lock goes with the process, however it ends, and the live cells stay.
@@ -411,64 +412,91 @@ func TestUserDirectory(t *testing.T) {
 	equal(t, "created", create, true)
 }
 
-// Litter: dead ones beyond the 16 newest go, and nothing else.
+// Litter: what is dead, gave its last sign ten minutes ago and is beyond the 16 newest goes, and nothing else.
 func TestLitter(t *testing.T) {
-	o, _ := testOptions(t)
+	o, clock := testOptions(t)
 	uid := filepath.Join(o.Dir, strconv.Itoa(os.Geteuid()))
-	if err := os.Mkdir(uid, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	old := time.Now().Add(-time.Hour)
-	put := func(name string, at time.Time) string {
-		path := filepath.Join(uid, name)
-		if err := os.WriteFile(path, []byte("x"), 0o444); err != nil {
+	// One that dies leaves its file as it is, without the lock. Each is born a minute after the one before.
+	leave := func(name string) string {
+		t.Helper()
+		w := mustOpen(t, o)
+		path := w.Stats().Paths[0]
+		image, err := os.ReadFile(path)
+		if err != nil {
 			t.Fatal(err)
 		}
-		os.Chtimes(path, at, at)
+		w.Close()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		path = filepath.Join(uid, name)
+		if err := os.WriteFile(path, image, 0o444); err != nil {
+			t.Fatal(err)
+		}
+		clock.advance(time.Minute)
 		return path
 	}
-	var mine []string
-	for i := range 20 {
-		mine = append(mine, put(fmt.Sprintf("job.%032x.shmts", i+1000), old.Add(time.Duration(i)*time.Minute)))
-	}
+	exists := func(path string) bool { _, err := os.Lstat(path); return err == nil }
 	others := []string{
-		put(fmt.Sprintf("other.%032x.shmts", 1), old.Add(-time.Hour)),
-		put(fmt.Sprintf("job.more.%032x.shmts", 1), old.Add(-time.Hour)),
-		put("job.txt", old.Add(-time.Hour)),
-		put(fmt.Sprintf("job.%032X.shmts", 0xabc), old.Add(-time.Hour)),
+		leave(fmt.Sprintf("other.%032x.shmts", 1)),
+		leave(fmt.Sprintf("job.more.%032x.shmts", 1)),
+		leave("job.txt"),
+		leave(fmt.Sprintf("job.%032X.shmts", 0xabc)),
 	}
-	locked := mine[0] // as by a writer that lives
+	locked := leave(fmt.Sprintf("job.%032x.shmts", 1)) // as by a writer that lives
+	if err := os.Chmod(locked, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	f, err := os.OpenFile(locked, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrPermission) {
-		os.Chmod(locked, 0o644)
-		f, err = os.OpenFile(locked, os.O_RDWR, 0)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	lock := unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		t.Fatal(err)
 	}
-	os.Chtimes(locked, old, old)
-	young := put(fmt.Sprintf("job.%032x.shmts", 7), time.Now())
-
-	w := mustOpen(t, o)
-	defer w.Close()
-	exists := func(path string) bool { _, err := os.Lstat(path); return err == nil }
-	for _, path := range append(others, locked, young) {
+	noSegment := filepath.Join(uid, fmt.Sprintf("job.%032x.shmts", 2))
+	if err := os.WriteFile(noSegment, []byte("what can't be read is left alone"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	var dead []string
+	for i := range 24 {
+		dead = append(dead, leave(fmt.Sprintf("job.%032x.shmts", i+1000)))
+	}
+	for _, path := range append(others, append(dead[8:], locked, noSegment)...) {
 		if !exists(path) {
 			t.Errorf("want %s kept", path)
 		}
 	}
-	kept := 0
-	for i, path := range mine[1:] {
-		if exists(path) {
-			kept++
-		} else if i >= 4 {
-			t.Errorf("want the newest kept, but %s is gone", path)
+	// dead[i] gave its last sign 24-i minutes ago. The last of the loop was opened when dead[0..6] were beyond the 16 newest
+	// and older than ten minutes; now dead[7] is too.
+	w := mustOpen(t, o)
+	defer w.Close()
+	for i, path := range dead {
+		if exists(path) != (i >= 8) {
+			t.Errorf("dead %d, last sign %d minutes ago: want it kept: %v, got %v", i, 24-i, i >= 8, exists(path))
 		}
 	}
-	equal(t, "dead ones kept, the young one aside", kept, keptDead-1)
+	for _, path := range append(others, locked, noSegment) {
+		if !exists(path) {
+			t.Errorf("want %s kept", path)
+		}
+	}
+}
+
+// Many short lives at once: what died a moment ago stays, however many there are.
+func TestLitterLeavesTheYoung(t *testing.T) {
+	o, clock := testOptions(t)
+	var paths []string
+	for range 40 {
+		w := mustOpen(t, o)
+		paths = append(paths, w.Stats().Paths[0])
+		w.Close()
+		clock.advance(time.Second)
+	}
+	for _, path := range paths {
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("want it kept: %v", err)
+		}
+	}
 }

@@ -1,21 +1,29 @@
 package writer
 
 import (
+	"cmp"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shmts/shmts/layout"
 )
 
-// keptDead is how many dead segments of its own stem a writer leaves in peace.
-const keptDead = 16
+const (
+	// keptDead is how many dead segments of its own stem a writer leaves in peace, ...
+	keptDead = 16
+	// ... and how long it leaves all of them: whoever keeps the history has the default
+	// rings' ten minutes for a segment, also after it died. FORMAT.md 10.11.
+	keptFor = 10 * time.Minute
+)
 
 // removeLitter removes what a service that crashes again and again would fill the
-// store with where no daemon is: FORMAT.md 10.11. Only dead segments, of this uid
-// and stem, beyond the 16 newest, and born 5 s ago at the least, so that whoever keeps
-// the history had the time of 10.5. What can't be looked at is left alone.
+// store with where no daemon is: FORMAT.md 10.11. Only segments of this uid and stem
+// that are dead and gave their last sign ten minutes ago, beyond the 16 newest. What
+// can't be looked at is left alone.
 func removeLitter(o *Options) {
 	store, create := storeDir(o.Dir)
 	if create {
@@ -34,38 +42,24 @@ func removeLitter(o *Options) {
 	}
 	type file struct {
 		name string
-		born int64
+		last int64 // sign of life, mono ns
 	}
 	var files []file
 	for _, e := range entries {
 		if id, ok := strings.CutPrefix(e.Name(), stem(o.Job)+"."); !ok || !isSegmentID(id) {
 			continue
 		}
-		var st unix.Stat_t
-		if unix.Fstatat(dir, e.Name(), &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG ||
-			int(st.Uid) != os.Geteuid() {
-			continue
+		if last, dead := lookAtDead(dir, e.Name()); dead {
+			files = append(files, file{e.Name(), last})
 		}
-		files = append(files, file{e.Name(), st.Mtim.Nano()})
 	}
 	if len(files) <= keptDead {
 		return
 	}
-	slices.SortFunc(files, func(a, b file) int { // newest first
-		switch {
-		case a.born > b.born:
-			return -1
-		case a.born < b.born:
-			return 1
-		}
-		return strings.Compare(a.name, b.name)
-	})
-	dead := 0
-	for _, f := range files {
-		if !isDead(dir, f.name) {
-			continue
-		}
-		if dead++; dead > keptDead && time.Now().UnixNano()-f.born > int64(5*time.Second) {
+	slices.SortFunc(files, func(a, b file) int { return cmp.Or(cmp.Compare(b.last, a.last), strings.Compare(a.name, b.name)) })
+	_, mono := o.Clock()
+	for _, f := range files[keptDead:] {
+		if mono-f.last > int64(keptFor) {
 			unix.Unlinkat(dir, f.name, 0) // ids are random: no living segment can have taken the name meanwhile
 		}
 	}
@@ -77,13 +71,31 @@ func isSegmentID(text string) bool {
 	return ok && len(id) == 32 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
-// isDead tells whether nobody holds the lock of a segment: FORMAT.md 10.5.
-func isDead(dir int, name string) bool {
+// lookAtDead tells whether a file is a segment of this user's that nobody holds the lock of
+// (FORMAT.md 10.5), and when it gave its last sign of life: its heartbeat, or its birth.
+func lookAtDead(dir int, name string) (last int64, dead bool) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() {
+		return 0, false
+	}
 	lock := unix.Flock_t{Type: unix.F_RDLCK}
-	return unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &lock) == nil && lock.Type == unix.F_UNLCK
+	if unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &lock) != nil || lock.Type != unix.F_UNLCK {
+		return 0, false
+	}
+	var head [512]uint64
+	n, err := unix.Pread(fd, layout.Bytes(head[:]), 0)
+	if err != nil || n < layout.SuperblockSize {
+		return 0, false
+	}
+	at := layout.ControlOffset(head[:n/8])
+	var control [layout.CtlHeartbeat + 1]uint64
+	if n, err := unix.Pread(fd, layout.Bytes(control[:]), int64(at)); at == 0 || err != nil || n < len(control)*8 {
+		return 0, false
+	}
+	return max(int64(control[layout.CtlHeartbeat]), layout.View[layout.Superblock](head[:], 0).BirthMono), true
 }
