@@ -34,10 +34,10 @@
  * Publish: shmts_tick(seg, mono_ns) from a loop that knows the time, or shmts_tick_start(seg) for a thread.
  *
  * Cost on a 4.35 GHz core, ns: add 0.23, lane or TLS 0.35, atomic 4.5, histogram 1.3 (2.4 with its f64 sum).
- * Limits: 64-bit little-endian Linux; 64 lanes; 2048 buckets; a full table grows into at most 4 segments, then series
- *   are dropped, recorded into a sink, and counted. After fork() the child records into a new segment of its own at the
- *   same addresses (and its tick thread is started again); a raw clone() skips that and may not record. No TLS calls in signal
- *   handlers; TLS lanes for 31 segments a process. Before a strict seccomp filter call shmts_seal. A retired handle stays valid but is not reused for another series.
+ * Limits: 64-bit little-endian Linux; 64 lanes; 2048 buckets; TLS lanes for 31 segments a process. A full table grows into at
+ *   most 4 segments; then series are dropped: recorded into a sink, and counted. After fork() the child records into a new segment
+ *   of its own at the same addresses, with its own tick thread; a raw clone() skips that and may not record. No TLS calls in signal
+ *   handlers. Before a strict seccomp filter call shmts_seal. A retired handle stays valid; only the same series gets it again.
  *   Values are exact: every completed call is in the segment, once, whatever kills the process. */
 #ifndef SHMTS_H
 #define SHMTS_H

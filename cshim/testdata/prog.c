@@ -380,6 +380,8 @@ static void mode_adopt(void) {
 	seg_ = shmts_open(&o);
 	WANT(shmts_error(seg_) != NULL);
 	all_ = register_all(seg_);
+	shmts_set(shmts_gauge(seg_, "zero", NULL), 0);
+	shmts_gauge(seg_, "never_set", NULL);
 	record_all(&all_, PLAIN, NULL, 10);
 	for (i = 0; i < 3; i++) WANT(pthread_create(&t[i], NULL, record_until, &n[i]) == 0);
 	advance(1000000000);
@@ -545,6 +547,16 @@ static void mode_retire(void) {
 	o.lanes = 3;
 	seg = open_or_die(&o);
 	a = shmts_counter(seg, "a", NULL);
+	shmts_add(a, 5);
+	shmts_retire(a); /* before any row: its descriptor stays until that row has come and gone */
+	WANT(shmts_error(seg) == NULL);
+	shmts_add(shmts_counter(seg, "early", NULL), 1);
+	WANT(shmts_error(seg) != NULL);
+	for (i = 0; i < 8; i++) {
+		advance(1000000000);
+		WANT(shmts_tick(seg, 0) == 1);
+	}
+	WANT(shmts_counter(seg, "a", NULL) == a);
 	shmts_add(a, 5);
 	advance(1000000000);
 	WANT(shmts_tick(seg, 0) == 1);
