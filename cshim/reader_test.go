@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shmts/shmts/layout"
 )
@@ -102,4 +103,54 @@ func TestReaderInCReadsBothWriters(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A reader in place, and one that copies, beside a writer that publishes without a pause: no row that they
+// serve is torn. In row n every counter is n.
+func TestNoTornRowIsServed(t *testing.T) {
+	reader := readerInC(t)
+	eachCompiler(t, func(t *testing.T, prog string) {
+		store := newStore(t)
+		writer := exec.Command(prog, "rows", store)
+		said := &lines{ready: make(chan struct{})}
+		writer.Stdout = said
+		if err := writer.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Wait()
+		defer writer.Process.Kill()
+		select {
+		case <-said.ready:
+		case <-time.After(10 * time.Second):
+			t.Fatal("want the writer to begin, got nothing in 10 s")
+		}
+		paths, err := filepath.Glob(filepath.Join(store, "*", "*.shmts"))
+		if err != nil || len(paths) != 1 {
+			t.Fatalf("want one segment, got %v, %v", paths, err)
+		}
+		rows, skipped := 0, 0
+		for round := range 60 {
+			mode := []string{paths[0]}
+			if round%2 == 0 {
+				mode = []string{"--in-place", paths[0]}
+			}
+			number := ""
+			for _, line := range strings.Split(run(t, reader, mode...), "\n") {
+				f := strings.Fields(line)
+				switch {
+				case strings.HasPrefix(line, "row "):
+					number = f[3]
+					rows++
+				case strings.HasPrefix(line, "skip row "):
+					skipped++
+				case strings.HasPrefix(line, "value ") && f[2] != number:
+					t.Fatalf("row %s: want every counter %s, got %s", number, number, line)
+				}
+			}
+		}
+		t.Logf("%d rows served, %d skipped", rows, skipped)
+		if rows == 0 {
+			t.Error("want rows, got none")
+		}
+	})
 }

@@ -630,6 +630,36 @@ static void mode_story(void) {
 	if (argc_ > 3) shmts_close(seg);
 }
 
+/* Rows as fast as it goes, until it is killed: in row n each of 64 counters is n. */
+static void mode_rows(void) {
+	shmts_table table;
+	shmts_options o = options();
+	shmts_segment *seg;
+	shmts_counter_t *c[64];
+	char name[16];
+	int i;
+	memset(&table, 0, sizeof table);
+	table.name = "scalars";
+	table.scalars = 64;
+	table.rings[0].step_ns = 1000000000;
+	table.rings[0].rows = 3;
+	o.tables = &table;
+	o.table_count = 1;
+	o.clock = fake_clock;
+	seg = open_or_die(&o);
+	for (i = 0; i < 64; i++) {
+		snprintf(name, sizeof name, "c%d", i);
+		c[i] = shmts_counter(seg, name, NULL);
+	}
+	printf("rows\n");
+	fflush(stdout);
+	for (;;) {
+		for (i = 0; i < 64; i++) shmts_add(c[i], 1);
+		advance(1000000000);
+		WANT(shmts_tick(seg, 0) == 1);
+	}
+}
+
 /* max_bytes, options that are wrong: what shmts_plan and shmts_error say. argv[3]: max_bytes. */
 static void mode_plan(void) {
 	shmts_options o = options();
@@ -659,7 +689,7 @@ int main(int argc, char **argv) {
 	static const struct { const char *name; void (*run)(void); } modes[] = {
 		{"variants", mode_variants}, {"churn", mode_churn}, {"rejects", mode_rejects}, {"buckets", mode_buckets}, {"fork", mode_fork}, {"fork_lost", mode_fork_lost},
 		{"close", mode_close}, {"fail", mode_fail}, {"adopt", mode_adopt}, {"seccomp", mode_seccomp}, {"copies", mode_copies}, {"growth", mode_growth},
-		{"misuse", mode_misuse}, {"retire", mode_retire}, {"story", mode_story}, {"plan", mode_plan}, {"million", mode_million}};
+		{"misuse", mode_misuse}, {"retire", mode_retire}, {"story", mode_story}, {"rows", mode_rows}, {"plan", mode_plan}, {"million", mode_million}};
 	size_t i;
 	argc_ = argc;
 	argv_ = argv;
