@@ -263,6 +263,25 @@ func TestForkedChildrenHaveSegmentsOfTheirOwn(t *testing.T) {
 	})
 }
 
+func TestForkedChildHasAnInstanceOfItsOwn(t *testing.T) {
+	eachCompiler(t, func(t *testing.T, prog string) {
+		store := newStore(t)
+		pids := strings.Fields(run(t, prog, "instance", store))
+		all := readStore(t, store)
+		if len(all) != 2 || len(pids) != 2 {
+			t.Fatalf("want two processes with a segment each, got %v and %d", pids, len(all))
+		}
+		for i, s := range all {
+			if got := layout.Value(s.header.Labels, "instance"); !strings.HasSuffix(got, ":"+pids[i]) {
+				t.Errorf("want an instance that ends in %s, got %q", pids[i], got)
+			}
+			if len(s.header.Labels) != 4 || layout.Value(s.header.Labels, "zone") != "z" || layout.Value(s.header.Attributes, "zone") != "z" {
+				t.Errorf("want the other labels and attributes as they were, got %v, %v", s.header.Labels, s.header.Attributes)
+			}
+		}
+	})
+}
+
 func TestForkWithoutAStore(t *testing.T) {
 	eachCompiler(t, func(t *testing.T, prog string) {
 		for _, lazy := range []bool{false, true} {

@@ -188,7 +188,7 @@ typedef struct shmts_series {
 	int                non_negative; /* stats: nothing negative is recorded, so that the sum never falls */
 } shmts_series;
 #define SHMTS_SCALE_0 (-1)
-#define SHMTS_LABELS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define SHMTS_LABELS(...) ((const char *const[]){__VA_ARGS__, NULL}) /* C only: in C++ an array with a name */
 
 typedef struct shmts_segment { int64_t due; } shmts_segment; /* mono ns of the next tick that has work; the rest is private */
 typedef struct shmts_lane { uint32_t number; } shmts_lane;

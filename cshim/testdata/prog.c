@@ -237,6 +237,27 @@ static void mode_fork(void) {
 	WANT(memcmp(before.segment_id, after.segment_id, 16) == 0);
 }
 
+/* By default the instance names the process: the child's is another. */
+static void mode_instance(void) {
+	static const char *const labels[] = {"a", "1", "zone", "z", NULL};
+	shmts_options o = options();
+	int status;
+	pid_t pid;
+	o.instance = NULL;
+	o.labels = labels;
+	o.attributes = labels;
+	seg_ = open_or_die(&o);
+	printf("%ld\n", (long)getpid());
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		printf("%ld\n", (long)getpid());
+		fflush(stdout);
+		_exit(0);
+	}
+	WANT(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
 /* A child that can have no segment, and then one; and a child that wants none before its first tick. */
 static void mode_fork_lost(void) {
 	shmts_options o = options();
@@ -689,7 +710,7 @@ int main(int argc, char **argv) {
 	static const struct { const char *name; void (*run)(void); } modes[] = {
 		{"variants", mode_variants}, {"churn", mode_churn}, {"rejects", mode_rejects}, {"buckets", mode_buckets}, {"fork", mode_fork}, {"fork_lost", mode_fork_lost},
 		{"close", mode_close}, {"fail", mode_fail}, {"adopt", mode_adopt}, {"seccomp", mode_seccomp}, {"copies", mode_copies}, {"growth", mode_growth},
-		{"misuse", mode_misuse}, {"retire", mode_retire}, {"story", mode_story}, {"rows", mode_rows}, {"plan", mode_plan}, {"million", mode_million}};
+		{"misuse", mode_misuse}, {"retire", mode_retire}, {"story", mode_story}, {"rows", mode_rows}, {"instance", mode_instance}, {"plan", mode_plan}, {"million", mode_million}};
 	size_t i;
 	argc_ = argc;
 	argv_ = argv;
