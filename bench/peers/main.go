@@ -20,16 +20,16 @@ func main() {
 	rounds := flag.Int("rounds", 61, "rounds of each subject")
 	round := flag.Duration("round", time.Millisecond, "about how long a round lasts")
 	dir := flag.String("store", "", "an existing `directory` for the segments measured; a private one in /dev/shm if empty")
-	only := flag.String("only", "", "measure only subjects whose name this `regexp` matches; ratios to others are left out")
+	pattern := flag.String("only", "", "measure only subjects whose name this `regexp` matches; ratios to others are left out")
 	flag.Parse()
-	if err := run(*rounds, *round, *dir, *only); err != nil {
+	if err := run(*rounds, *round, *dir, *pattern); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds int, round time.Duration, dir, only string) error {
-	match, err := regexp.Compile(only)
+func run(rounds int, round time.Duration, dir, pattern string) error {
+	match, err := regexp.Compile(pattern)
 	if err != nil {
 		return fmt.Errorf("shmts: -only: %w", err)
 	}
@@ -56,7 +56,7 @@ func run(rounds int, round time.Duration, dir, only string) error {
 			return err
 		}
 		subjects = chosen(subjects, match)
-		measure(subjects, rounds, round)
+		subjects = measure(subjects, rounds, round)
 		done()
 		for _, s := range subjects {
 			s.name = fmt.Sprintf("%s/g%d", s.name, goroutines)
@@ -74,19 +74,22 @@ func run(rounds int, round time.Duration, dir, only string) error {
 	}
 	defer done()
 	subjects = chosen(subjects, match)
-	measure(subjects, rounds, round)
-	return report(os.Stdout, subjects)
+	return report(os.Stdout, measure(subjects, rounds, round))
 }
 
 // chosen are the subjects that match.
 func chosen(subjects []*subject, match *regexp.Regexp) []*subject {
-	kept := slices.DeleteFunc(subjects, func(s *subject) bool { return !match.MatchString(s.name) })
-	for _, s := range kept {
+	return only(slices.DeleteFunc(subjects, func(s *subject) bool { return !match.MatchString(s.name) }))
+}
+
+// only takes out comparisons with subjects that are not there.
+func only(subjects []*subject) []*subject {
+	for _, s := range subjects {
 		s.against = slices.DeleteFunc(s.against, func(name string) bool {
-			return !slices.ContainsFunc(kept, func(o *subject) bool { return o.name == name })
+			return !slices.ContainsFunc(subjects, func(o *subject) bool { return o.name == name })
 		})
 	}
-	return kept
+	return subjects
 }
 
 // all are the subjects for some goroutines at once; done closes what they recorded into.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,8 @@ func (s *subject) calibrate(round time.Duration) {
 	}
 	s.calls = 1000
 	for {
-		if d := time.Duration(s.run() * float64(s.calls)); d >= round/2 {
+		ns, _ := s.run()
+		if d := time.Duration(ns * float64(s.calls)); d >= round/2 {
 			s.calls = int(float64(s.calls) * float64(round) / float64(d))
 			s.calls += inTurn - s.calls%inTurn // whole turns
 			return
@@ -46,50 +48,70 @@ func (s *subject) calibrate(round time.Duration) {
 }
 
 // run does one round and gives ns a call, the mean of its goroutines'. Each
-// goroutine times its own loop, after all have met at a barrier.
-func (s *subject) run() float64 {
+// goroutine times its own loop, after all have met at a barrier. Together tells
+// whether they then really ran at once: on a machine that is busy they may run
+// one after the other, and there is no contention to be measured.
+func (s *subject) run() (ns float64, together bool) {
 	if s.goroutines == 1 {
 		begin := time.Now()
 		s.loops[0](s.calls)
-		return float64(time.Since(begin)) / float64(s.calls)
+		return float64(time.Since(begin)) / float64(s.calls), true
 	}
 	var (
-		ready atomic.Int32
-		wait  sync.WaitGroup
-		took  = make([]time.Duration, s.goroutines)
+		ready      atomic.Int32
+		wait       sync.WaitGroup
+		began, end = make([]time.Time, s.goroutines), make([]time.Time, s.goroutines)
 	)
 	for g := range s.loops {
 		wait.Go(func() {
 			ready.Add(1)
 			for ready.Load() < int32(s.goroutines) { // spin: waking up takes longer than a round should
 			}
-			begin := time.Now()
+			began[g] = time.Now()
 			s.loops[g](s.calls)
-			took[g] = time.Since(begin)
+			end[g] = time.Now()
 		})
 	}
 	wait.Wait()
-	var sum time.Duration
-	for _, d := range took {
+	var sum, longest time.Duration
+	for g := range began {
+		d := end[g].Sub(began[g])
 		sum += d
+		longest = max(longest, d)
 	}
-	return float64(sum) / float64(s.goroutines) / float64(s.calls)
+	shared := slices.MinFunc(end, time.Time.Compare).Sub(slices.MaxFunc(began, time.Time.Compare))
+	return float64(sum) / float64(s.goroutines) / float64(s.calls), shared >= longest*3/4
 }
 
 // measure interleaves the subjects: round after round, each once, so that a
-// noisy moment of the machine falls on all of them alike.
-func measure(subjects []*subject, rounds int, round time.Duration) {
+// noisy moment of the machine falls on all of them alike. A round whose goroutines
+// were not together is tried again, some times; then it is left out,
+// and so is a subject of which too few rounds are left.
+func measure(subjects []*subject, rounds int, round time.Duration) []*subject {
 	for _, s := range subjects {
 		s.calibrate(round)
 	}
 	for range rounds {
 		for _, s := range subjects {
-			s.ns = append(s.ns, s.run())
+			for range 10 {
+				if ns, together := s.run(); together {
+					s.ns = append(s.ns, ns)
+					break
+				}
+			}
 		}
 	}
-	for _, s := range subjects {
+	kept := slices.DeleteFunc(subjects, func(s *subject) bool {
+		few := len(s.ns) < (rounds+3)/4
+		if few {
+			fmt.Fprintf(os.Stderr, "shmts: %s is left out: its goroutines were together in %d of %d rounds: the machine is too busy\n", s.name, len(s.ns), rounds)
+		}
+		return few
+	})
+	for _, s := range kept {
 		slices.Sort(s.ns)
 	}
+	return only(kept)
 }
 
 func (s *subject) min() float64    { return s.ns[0] }
