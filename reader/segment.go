@@ -54,7 +54,10 @@ type Segment struct {
 	words    atomic.Pointer[lastWords] // once dead
 	end      atomic.Int64
 
-	skippedRows, skippedSeries atomic.Uint64
+	clocks clocks
+	skips  skips
+
+	skippedSeries atomic.Uint64
 }
 
 // usualHeader is how much of a file is read at first: most headers are shorter.
@@ -108,6 +111,7 @@ func openSegment(file *os.File, path string, st *unix.Stat_t, in *interner, budg
 			}
 		}
 		g.tables = append(g.tables, table)
+		g.clocks.at = append(g.clocks.at, make([]tierClock, len(table.Tiers)))
 	}
 	if g.Sampled() {
 		g.step = 0 // it never ticks, so it can't stand still
@@ -214,7 +218,10 @@ func (g *Segment) Heartbeat() int64 { return int64(g.control[layout.CtlHeartbeat
 // Counters are what the segment's writer, and this reader, counted.
 type Counters struct {
 	DroppedSeries, OverflowThreads, RejectedRecords, ForkLosses uint64 // the writer's
-	SkippedRows, SkippedSeries                                  uint64 // this reader's: torn or broken, or over its own limit
+
+	// This reader's. A row that is torn or broken counts once, however often it is asked for.
+	SkippedRows   uint64
+	SkippedSeries uint64 // broken, or over this reader's own limit
 }
 
 // Counters of the writer and of this reader.
@@ -224,7 +231,7 @@ func (g *Segment) Counters() Counters {
 		OverflowThreads: g.control[layout.CtlOverflowThreads].Load(),
 		RejectedRecords: g.control[layout.CtlRejectedRecords].Load(),
 		ForkLosses:      g.control[layout.CtlForkLosses].Load(),
-		SkippedRows:     g.skippedRows.Load(),
+		SkippedRows:     g.skips.count(),
 		SkippedSeries:   g.skippedSeries.Load(),
 	}
 }
@@ -273,6 +280,7 @@ func (g *Segment) refresh(mono, unixNow int64) (changed bool, err error) {
 		return false, named(err, g.path)
 	}
 	heads := g.hints()
+	g.clocks.observe(int64(g.raw[layout.CtlClockOffset]), g.step, &heads)
 	if alive == Dead {
 		if err := g.finish(&v, &heads, unixNow); err != nil {
 			return false, named(err, g.path)

@@ -217,17 +217,22 @@ func field(v *reader.Value, f Field) float64 {
 	return x
 }
 
-// read appends the rows of a tier in [begin, end], unix ms.
-func (b *Batch) read(s Segment, table, tier int, begin, end int64) {
+// read appends the rows of a tier in [begin, end], unix ms; if newest, the last one of them is enough.
+func (b *Batch) read(s Segment, table, tier int, begin, end int64, newest bool) {
 	from, to := nanos(begin, 0), nanos(end, 999_999)
 	if c, ok := s.(ColumnReader); ok {
 		c.Columns(table, tier, from, to, b)
 		return
 	}
-	s.Between(table, tier, from, to, func(r *reader.Row) bool {
+	add := func(r *reader.Row) bool {
 		b.Add(r)
 		return !b.Full()
-	})
+	}
+	if n, ok := s.(NewestReader); ok && newest {
+		n.Newest(table, tier, from, to, add)
+		return
+	}
+	s.Between(table, tier, from, to, add)
 }
 
 // nanos is ms in ns plus some, kept inside int64: the engine asks for the beginning and end of time.

@@ -97,6 +97,10 @@ func (p *plan) begin(step, known int64) int64 {
 	return max(p.start, min(p.first, known)-staleAfter(step))
 }
 
+// newest tells whether the newest row of the span is all that is asked for: an instant selector at one instant. If that row does
+// not hold a series, or no value of it, the series is stale there, whatever came before.
+func (p *plan) newest() bool { return p.rng == 0 && p.first == p.end }
+
 // covered tells whether a tier whose oldest row of the span is at oldest leaves nothing for coarser ones.
 func (p *plan) covered(oldest, step, known int64) bool {
 	if p.rng > 0 {

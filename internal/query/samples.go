@@ -97,8 +97,11 @@ func (g *group) load() {
 		if n := (min(end, g.known) - begin) / step; n < rows {
 			rows = max(n+2, 0)
 		}
+		if p.newest() {
+			rows = 1
+		}
 		b := NewBatch(g.columns, int(rows), g.q.left())
-		b.read(g.segment, g.table, tier, begin, end)
+		b.read(g.segment, g.table, tier, begin, end, p.newest())
 		if g.err = g.q.count(b); g.err == nil && b.Len() > 0 {
 			g.q.used(g.tiers[tier].Step, tier > 0)
 		}

@@ -55,3 +55,9 @@ type Segment interface {
 type ColumnReader interface {
 	Columns(table, tier int, begin, end int64, dst *Batch)
 }
+
+// NewestReader is a Segment that finds the newest row of a span without reading the others. It yields what
+// Between would have yielded last.
+type NewestReader interface {
+	Newest(table, tier int, begin, end int64, yield func(*reader.Row) bool)
+}

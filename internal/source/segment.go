@@ -101,6 +101,14 @@ func (s *Segment) Between(table, tier int, begin, end int64, yield func(*reader.
 	}
 }
 
+// Newest yields the newest row of a tier whose time lies in [begin, end], unix ns, if there is one, as Between does.
+func (s *Segment) Newest(table, tier int, begin, end int64, yield func(*reader.Row) bool) {
+	if unlock, ok := s.life.lock(); ok {
+		defer unlock()
+		s.life.g.Newest(table, tier, begin, end)(yield)
+	}
+}
+
 // Rows yields the rows of a tier numbered from and up, as Between does. The last row of an ended
 // segment is its writer's final row or its last words.
 func (s *Segment) Rows(table, tier int, from uint64, yield func(*reader.Row) bool) {
