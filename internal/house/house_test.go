@@ -106,6 +106,18 @@ var arrows = []arrow{
 		"the two halves meet in FORMAT.md alone: a bug in one must not hide in the other. Put what both need into layout"},
 	{"writer", false, notStandardBut(module+"/writer", module+"/layout", module+"/internal/pin", "golang.org/x/sys", "github.com/edsrzf/mmap-go"),
 		"services link writer: x/sys and mmap-go and no more. A bridge to another library goes into a package of its own below writer"},
+	{"writer", false, below("writer/internal/...", "writer/otelshm", "writer/promshm"),
+		"the bridges record through writer's public API: what they need of it goes into writer/merge.go, and never costs a record"},
+	{"writer/internal/bridge", false, notStandardBut(module+"/writer", module+"/layout", module+"/internal/pin", "golang.org/x/sys", "github.com/edsrzf/mmap-go"),
+		"what the bridges share knows no other library: a service with one of them must not link the other's. Translate in otelshm or promshm"},
+	{"writer/otelshm", false, func(p *pkg) bool {
+		return below("reader", "writer/promshm")(p) || below("internal/...")(p) && !below("internal/pin")(p) || strings.HasPrefix(p.ImportPath, "github.com/prometheus/")
+	},
+		"an instrumented service links the SDK that it has, and writer: no reader, no daemon, no Prometheus"},
+	{"writer/promshm", false, func(p *pkg) bool {
+		return below("reader", "writer/otelshm")(p) || below("internal/...")(p) && !below("internal/pin")(p) || strings.HasPrefix(p.ImportPath, "go.opentelemetry.io/")
+	},
+		"an instrumented service links the client_golang that it has, and writer: no reader, no daemon, no OpenTelemetry"},
 	{"reader", false, notStandardBut(module+"/reader", module+"/layout", "golang.org/x/sys", "github.com/edsrzf/mmap-go"),
 		"orchestrators link reader: x/sys and mmap-go and no more"},
 	{"writer", true, path("log", "log/slog", "flag", "net/http", "expvar"),

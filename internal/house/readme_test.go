@@ -10,14 +10,15 @@ import (
 	"github.com/shmts/shmts/reader"
 )
 
-// snippet is the fenced block of README.md behind its marker, as it stands.
-func snippet(t *testing.T, language string) string {
+// snippet is the fenced block of README.md behind its marker, as it stands: "go" or, where there are several, "go otel".
+func snippet(t *testing.T, name string) string {
 	t.Helper()
 	page, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	marker := "<!-- snippet: " + language + " -->\n```" + language + "\n"
+	language, _, _ := strings.Cut(name, " ")
+	marker := "<!-- snippet: " + name + " -->\n```" + language + "\n"
 	_, code, ok := strings.Cut(string(page), marker)
 	if !ok {
 		t.Fatalf("README.md: want %q, got none", marker)
@@ -29,28 +30,32 @@ func snippet(t *testing.T, language string) string {
 	return code + "\n"
 }
 
+func goBuild(source, program string) *exec.Cmd {
+	return exec.Command("go", "build", "-o", program, source)
+}
+
 // The README's programs are built as a stranger would paste them, run, and
 // what they recorded is read back.
 func TestReadmeSnippetsBuildAndRecord(t *testing.T) {
 	for _, c := range []struct {
-		language, file, instance, counter, histogram string
-		build                                        func(source, program string) *exec.Cmd
+		name, file, instance, counter, histogram string
+		build                                    func(source, program string) *exec.Cmd
 	}{
 		{"c", "hello.c", "c-1", "rx_packets_total", "rx_latency_seconds", func(source, program string) *exec.Cmd {
 			return exec.Command("gcc", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I", "cshim", source, "-o", program, "-pthread")
 		}},
-		{"go", "main.go", "go-1", "http_requests_total", "http_request_duration_seconds", func(source, program string) *exec.Cmd {
-			return exec.Command("go", "build", "-o", program, source)
-		}},
+		{"go", "main.go", "go-1", "http_requests_total", "http_request_duration_seconds", goBuild},
+		{"go otel", "main.go", "otel-1", "http.server.requests", "http.server.request.duration", goBuild},
+		{"go prometheus", "main.go", "prometheus-1", "http_requests_total", "http_request_duration_seconds", goBuild},
 	} {
-		t.Run(c.language, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			if _, err := exec.LookPath("gcc"); c.language == "c" && err != nil {
+			if _, err := exec.LookPath("gcc"); c.name == "c" && err != nil {
 				t.Skip("needs gcc")
 			}
 			tmp := t.TempDir()
 			source, program := filepath.Join(tmp, c.file), filepath.Join(tmp, "hello")
-			if err := os.WriteFile(source, []byte(snippet(t, c.language)), 0o600); err != nil {
+			if err := os.WriteFile(source, []byte(snippet(t, c.name)), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			build := c.build(source, program)
