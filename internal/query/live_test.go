@@ -155,6 +155,56 @@ func realSegments(t *testing.T, noMap bool) {
 	q("histogram_count(increase(latency[3m]))", `{`+me+`} 1090`)
 }
 
+// What a process counts that is born, counts and ends within a millisecond is not lost to increase: PromQL sees a 0 before it, and
+// after it a process that has ended. So too where the next one comes at once.
+func TestOneShot(t *testing.T) {
+	s := newStore(t, true)
+	s.now.Add(777_000_123)
+	shot := func(n uint64) {
+		w := s.writer(writer.Options{Job: "cron", Instance: "h:1"})
+		w.Counter("done").Add(n)
+		lat := w.Histogram("took")
+		for range n {
+			lat.Record(0.25)
+		}
+		s.now.Add(400_000) // of the same millisecond
+		w.Close()
+		s.poll()
+	}
+	shot(6)
+	me := `{instance="h:1", job="cron"}`
+	q := func(q, wanted string) {
+		t.Helper()
+		want(t, q, instant(t, s.engine, q, s.ms()), wanted)
+	}
+	q("increase(done_total[1m])", me+" 6")
+	q("histogram_count(increase(took[1m]))", me+" 6")
+	q("resets(done_total[1m])", me+" 0")
+	q("done_total", `{__name__="done_total", instance="h:1", job="cron"} 6`)
+	s.now.Add(3e6)
+	s.poll()
+	res := rangeQuery(t, s.engine, "done_total", s.ms()-4, s.ms(), 1)
+	want(t, "each millisecond", render(res, s.ms()), `{__name__="done_total", instance="h:1", job="cron"} -3:6`)
+	s.now.Add(10e9)
+	s.poll()
+	q("increase(done_total[1m])", me+" 9") // two samples a millisecond apart, extrapolated by half of that
+	q("done_total", "")
+	// Two more, a millisecond from one another: 6, 2 and 2 again, from 0 each time.
+	for range 2 {
+		shot(2)
+		s.now.Add(600_000)
+		s.poll()
+	}
+	q("resets(done_total[1m])", me+" 2")
+	q("sum_over_time(done_total[1m])", me+" 10")
+	q("last_over_time(done_total[1m])", `{__name__="done_total", instance="h:1", job="cron"} 2`)
+	got := instant(t, s.engine, "increase(done_total[1m])", s.ms())
+	var n float64
+	if _, err := fmt.Sscanf(got, me+" %g", &n); err != nil || n < 10 || n > 10.01 {
+		t.Errorf("increase of 6, 2 and 2: want 10, and what the engine extrapolates for a millisecond, got %s", got)
+	}
+}
+
 // fleet is many real processes of one program after two minutes.
 func fleet(b testing.TB, processes int) *store {
 	s := newStore(b, true)

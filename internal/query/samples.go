@@ -260,8 +260,14 @@ func (p *part) samples() (samples, error) {
 			continue
 		}
 		if zero {
-			if zero = false; p.start < t && (len(s.times) == 0 || p.start > s.times[len(s.times)-1]) {
-				put(p.start, rowZero, 0)
+			// A process may begin and end in one millisecond: its zero is a millisecond older then, or increase would see one sample
+			// and not what was counted.
+			at := p.start
+			if at == t {
+				at--
+			}
+			if zero = false; at < t && (len(s.times) == 0 || at > s.times[len(s.times)-1]) {
+				put(at, rowZero, 0)
 			}
 		}
 		put(t, int32(i), f)
@@ -323,8 +329,8 @@ func (s *samples) append(newer samples) {
 		last--
 	}
 	moved := samples{}
-	if t := newer.times[0] - 1; last >= cut && (cut == 0 || s.times[cut-1] < t) {
-		moved.times = []int64{t}
+	if last >= cut {
+		moved.times = []int64{newer.times[0] - 1}
 		if s.hists != nil {
 			moved.hists = []histRef{s.hists[last]}
 		} else {
@@ -332,6 +338,9 @@ func (s *samples) append(newer samples) {
 		}
 	}
 	s.times = slices.Concat(s.times[:cut], moved.times, newer.times)
+	for i := cut - 1; i >= 0 && len(moved.times) > 0 && s.times[i] >= s.times[i+1]; i-- {
+		s.times[i] = s.times[i+1] - 1 // which makes room for it
+	}
 	if s.hists != nil {
 		s.hists = slices.Concat(s.hists[:cut], moved.hists, newer.hists)
 	} else {
