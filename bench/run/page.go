@@ -13,7 +13,8 @@ func (b *bench) write(w io.Writer) {
 	p("Written by `make bench`; do not edit. Nanoseconds a call, of each thread or goroutine, over interleaved rounds of about")
 	p("1 ms in one process. Ratios are what carries over from machine to machine: absolute figures do not.\n")
 	table(w, []string{"this machine", ""}, machine())
-	p("Load average before %s, after %s.\n", b.loadBefore, b.loadAfter)
+	p("Load average before %s, after %s. (One that is not near 0 before says that others used the machine; where CPUs are", b.loadBefore, b.loadAfter)
+	p("hyperthreads of a core, a busy neighbour doubles whatever is bound by throughput.)\n")
 
 	p("## Goals\n")
 	table(w, []string{"what", "reach", "found", ""}, b.judged())
