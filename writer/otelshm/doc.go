@@ -4,8 +4,8 @@
 //	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(otelshm.NewReader(w)))
 //
 // It is a Reader, not an Exporter for a PeriodicReader, since only a Reader tells the SDK how to aggregate (exponential
-// histograms of a scale that never falls below the segment's), collects shortly before each of the writer's ticks
-// and not on a clock of its own, and allocates no second copy of what it collects. It stands beside any other Reader.
+// histograms of a scale that never falls below the segment's) and can collect shortly before each of the writer's ticks
+// and not on a clock of its own, so that rows are fresh. It stands beside any other Reader.
 //
 // What it makes of what the SDK has:
 //
@@ -25,7 +25,8 @@
 //
 // Values are cumulative in the SDK, and what a segment holds is to the bit what the SDK said at the last
 // collection, f64 sums included. A sum that falls, or whose start time moves, began again: what it held before stays
-// in the series, and what it says now is added.
+// in the series, and what it says now is added. The first value of a series counts from 0 at the series' birth, its
+// first collection, also where an observable counter is older than that.
 //
 // A series' buckets are fixed: see WithScale and WithRange. The SDK is told to use that scale and never to lower
 // it. Where a View makes it use a higher scale, 2^n of its buckets are one of ours, exactly. Where it uses

@@ -562,6 +562,79 @@ func TestFollowsTicks(t *testing.T) {
 	equal(t, "service.name", attributes["service.name"], "checkout")
 }
 
+// A callback that hangs holds up neither the writer's ticks nor, beyond its context, Shutdown.
+func TestCallbackHangs(t *testing.T) {
+	b := newBench(t, writer.Options{}, nil, otelshm.WithInterval(time.Millisecond))
+	entered, release := make(chan struct{}, 8), make(chan struct{})
+	defer close(release)
+	must(b.meter.Int64ObservableGauge("g", metric.WithInt64Callback(func(context.Context, metric.Int64Observer) error {
+		entered <- struct{}{}
+		<-release
+		return nil
+	})))
+	<-entered
+	c := b.w.Counter("own")
+	c.Add(3)
+	b.tick()
+	_, v := b.value("own")
+	equal(t, "own", v.Int, 3)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if err := b.r.ForceFlush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("ForceFlush: want the context's end, got %v", err)
+	}
+	if err := b.r.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown: want the context's end, got %v", err)
+	}
+}
+
+// 1,000 series of the SDK's, of which one in ten is a histogram.
+func BenchmarkForceFlush(b *testing.B) {
+	dir, err := os.MkdirTemp("/dev/shm", "shmts-otelshm-test-")
+	if err != nil {
+		b.Skipf("no /dev/shm to test in: %v", err)
+	}
+	defer os.RemoveAll(dir)
+	w, err := writer.Open(writer.Options{Dir: dir, NoTicker: true, Series: 1000})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer w.Close()
+	r := otelshm.NewReader(w, otelshm.WithInterval(-1))
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(r))
+	c, h := must(provider.Meter("m").Int64Counter("c")), must(provider.Meter("m").Float64Histogram("h"))
+	ctx := context.Background()
+	record := func() {
+		for i := range 900 {
+			c.Add(ctx, 1, metric.WithAttributes(attribute.Int("i", i)))
+		}
+		for i := range 100 {
+			h.Record(ctx, float64(1+i), metric.WithAttributes(attribute.Int("i", i)))
+		}
+	}
+	record()
+	var rm metricdata.ResourceMetrics
+	b.Run("collect", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := r.Collect(ctx, &rm); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("collect and record", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := r.ForceFlush(ctx); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	if got := w.Stats(); got.Series != 1000 {
+		b.Fatalf("want 1,000 series, got %d: %v", got.Series, r.Err())
+	}
+}
+
 // Where there is no segment and will be none, the Reader does no harm.
 func TestNowhere(t *testing.T) {
 	bad, err := writer.Open(writer.Options{Mode: 0o777})

@@ -3,7 +3,6 @@ package otelshm
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -19,7 +18,7 @@ type Reader struct {
 	*sdkmetric.ManualReader
 	options options
 
-	mu   sync.Mutex // collections
+	turn chan struct{} // one collection at a time holds it, and what follows
 	rm   metricdata.ResourceMetrics
 	set  *bridge.Set[key]
 	hist bridge.Histogram
@@ -55,7 +54,7 @@ func NewReader(w *writer.Writer, opts ...Option) *Reader {
 	for _, p := range o.producers {
 		manual = append(manual, sdkmetric.WithProducer(p))
 	}
-	r := &Reader{ManualReader: sdkmetric.NewManualReader(manual...), options: o, set: bridge.New[key](w)}
+	r := &Reader{ManualReader: sdkmetric.NewManualReader(manual...), options: o, turn: make(chan struct{}, 1), set: bridge.New[key](w)}
 	r.loop.Start(w, o.interval, func(ctx context.Context) {
 		_ = r.ForceFlush(ctx) // counted, and there is nobody to tell
 	})
@@ -75,10 +74,24 @@ func (o *options) aggregation(kind sdkmetric.InstrumentKind) sdkmetric.Aggregati
 // ForceFlush collects once, and records. MeterProvider.ForceFlush calls it. An error is the SDK's: a callback
 // that failed, a context that ended, no provider yet. What was collected is recorded all the same, and nothing is retired then.
 func (r *Reader) ForceFlush(ctx context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if err := r.take(ctx); err != nil {
+		return err
+	}
+	defer r.give()
 	return r.record(ctx)
 }
+
+// take waits for the turn as long as ctx lets it: a callback may hang.
+func (r *Reader) take(ctx context.Context) error {
+	select {
+	case r.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Reader) give() { <-r.turn }
 
 func (r *Reader) record(ctx context.Context) error {
 	err := r.ManualReader.Collect(ctx, &r.rm)
@@ -99,11 +112,15 @@ func (r *Reader) record(ctx context.Context) error {
 // Shutdown collects and records once more, stops the goroutine, and lets go of the SDK. Series stay as they are: it is the writer's
 // Close, after this, that ends them. MeterProvider.Shutdown calls it; a second call answers ErrReaderShutdown.
 func (r *Reader) Shutdown(ctx context.Context) error {
-	r.loop.Stop()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	err := r.record(ctx)
-	if errors.Is(err, sdkmetric.ErrReaderNotRegistered) || errors.Is(err, sdkmetric.ErrReaderShutdown) {
+	err := r.loop.Stop(ctx)
+	if err == nil {
+		err = r.take(ctx)
+	}
+	if err != nil { // a callback hangs
+		return errors.Join(err, r.ManualReader.Shutdown(ctx))
+	}
+	defer r.give()
+	if err = r.record(ctx); errors.Is(err, sdkmetric.ErrReaderNotRegistered) || errors.Is(err, sdkmetric.ErrReaderShutdown) {
 		err = nil
 	}
 	return errors.Join(err, r.ManualReader.Shutdown(ctx))

@@ -20,7 +20,8 @@
 // # What is exact
 //
 // Values are what Gather said, to the bit. A counter that falls, or whose created timestamp moves, began again: what it
-// held before stays in the series, and what it says now is added.
+// held before stays in the series, and what it says now is added. The first value of a series counts from 0 at the series'
+// birth, its first gathering, also where a counter is older than that, as process_cpu_seconds_total is.
 //
 // A native histogram of schema s has buckets of scale s in FORMAT.md 9, their indices one less. A series' buckets are fixed: see WithScale and
 // WithRange. Where the schema is higher than the series' scale, 2^n of its buckets are one of ours, exactly. Where
@@ -112,10 +113,10 @@ func (b *Bridge) gather() error {
 	return err
 }
 
-// Stop gathers and records once more, and stops the goroutine. Series stay as they are: it is the writer's Close, after
+// Stop gathers and records once more, and stops the goroutine; it waits for a gathering that runs. Series stay as they are: it is the writer's Close, after
 // this, that ends them. A second Stop does nothing.
 func (b *Bridge) Stop() {
-	b.loop.Stop()
+	_ = b.loop.Stop(context.Background())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.stopped {

@@ -185,15 +185,19 @@ func TestLoop(t *testing.T) {
 		if least := 300 * time.Millisecond; time.Since(began) < least {
 			t.Errorf("want one collection a step of 100 ms, got 5 in %v", time.Since(began))
 		}
-		if i == 0 {
-			l.Stop()
-		} else {
+		if i == 1 {
 			w.Close()
 			<-l.done
 		}
-		l.Stop()
+		for range 2 {
+			if err := l.Stop(context.Background()); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 	var idle Loop
 	idle.Start(nil, 0, nil)
-	idle.Stop()
+	if err := idle.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
 }

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/shmts/shmts/writer"
@@ -12,7 +11,6 @@ import (
 type Loop struct {
 	cancel context.CancelFunc
 	done   chan struct{}
-	once   sync.Once
 }
 
 const (
@@ -75,12 +73,17 @@ func (l *Loop) Start(w *writer.Writer, interval time.Duration, collect func(cont
 	}()
 }
 
-// Stop ends it, and waits for a collection that runs: its context is cancelled.
-func (l *Loop) Stop() {
-	l.once.Do(func() {
-		if l.cancel != nil {
-			l.cancel()
-			<-l.done
-		}
-	})
+// Stop ends it, and waits for a collection that runs, whose context is cancelled, as long as ctx lets it. Loops that were never started, or have
+// ended, stop at once.
+func (l *Loop) Stop(ctx context.Context) error {
+	if l.cancel == nil {
+		return nil
+	}
+	l.cancel()
+	select {
+	case <-l.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
