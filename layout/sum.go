@@ -29,11 +29,23 @@ func (s *Summer) Add(w0, w1, w2, w3 uint64) {
 // call may bring a number of words that is not a multiple of four.
 func (s *Summer) Finish(tail []uint64) uint64 {
 	a0, a1, a2, a3 := s.a0, s.a1, s.a2, s.a3 // in registers: through s each step would wait for a store
-	for ; len(tail) >= 4; tail = tail[4:] {
+	for ; len(tail) >= 8; tail = tail[8:] {  // as fast as the four chains of multiplications are, to a tenth
+		w := (*[8]uint64)(tail)
+		a0 = bits.RotateLeft64(a0^w[0], 29) * sumP
+		a1 = bits.RotateLeft64(a1^w[1], 29) * sumP
+		a2 = bits.RotateLeft64(a2^w[2], 29) * sumP
+		a3 = bits.RotateLeft64(a3^w[3], 29) * sumP
+		a0 = bits.RotateLeft64(a0^w[4], 29) * sumP
+		a1 = bits.RotateLeft64(a1^w[5], 29) * sumP
+		a2 = bits.RotateLeft64(a2^w[6], 29) * sumP
+		a3 = bits.RotateLeft64(a3^w[7], 29) * sumP
+	}
+	if len(tail) >= 4 {
 		a0 = bits.RotateLeft64(a0^tail[0], 29) * sumP
 		a1 = bits.RotateLeft64(a1^tail[1], 29) * sumP
 		a2 = bits.RotateLeft64(a2^tail[2], 29) * sumP
 		a3 = bits.RotateLeft64(a3^tail[3], 29) * sumP
+		tail = tail[4:]
 	}
 	a := [4]uint64{a0, a1, a2, a3}
 	for i, w := range tail {

@@ -92,30 +92,41 @@ func sumInts(dst []uint64, lanes [][]uint64, at int) {
 		}
 		return
 	}
-	clear(dst)
-	for ; len(lanes) >= 8; lanes = lanes[8:] {
+	switch { // the first ones set the row's cells
+	case len(lanes) >= 8:
 		a, b, c, d := lanes[0][at:][:len(dst)], lanes[1][at:][:len(dst)], lanes[2][at:][:len(dst)], lanes[3][at:][:len(dst)]
 		e, f, g, h := lanes[4][at:][:len(dst)], lanes[5][at:][:len(dst)], lanes[6][at:][:len(dst)], lanes[7][at:][:len(dst)]
 		for i := range dst {
-			dst[i] += a[i] + b[i] + c[i] + d[i] + e[i] + f[i] + g[i] + h[i]
+			dst[i] = a[i] + b[i] + c[i] + d[i] + e[i] + f[i] + g[i] + h[i]
 		}
+		lanes = lanes[8:]
+	case len(lanes) >= 4:
+		a, b, c, d := lanes[0][at:][:len(dst)], lanes[1][at:][:len(dst)], lanes[2][at:][:len(dst)], lanes[3][at:][:len(dst)]
+		for i := range dst {
+			dst[i] = a[i] + b[i] + c[i] + d[i]
+		}
+		lanes = lanes[4:]
+	case len(lanes) >= 2:
+		a, b := lanes[0][at:][:len(dst)], lanes[1][at:][:len(dst)]
+		for i := range dst {
+			dst[i] = a[i] + b[i]
+		}
+		lanes = lanes[2:]
+	case len(lanes) == 1:
+		copy(dst, lanes[0][at:]) // by whole words: the garbage collector relies on that too
+		return
+	default:
+		clear(dst)
+		return
 	}
-	if len(lanes) >= 4 {
+	for ; len(lanes) >= 4; lanes = lanes[4:] {
 		a, b, c, d := lanes[0][at:][:len(dst)], lanes[1][at:][:len(dst)], lanes[2][at:][:len(dst)], lanes[3][at:][:len(dst)]
 		for i := range dst {
 			dst[i] += a[i] + b[i] + c[i] + d[i]
 		}
-		lanes = lanes[4:]
 	}
-	if len(lanes) >= 2 {
-		a, b := lanes[0][at:][:len(dst)], lanes[1][at:][:len(dst)]
-		for i := range dst {
-			dst[i] += a[i] + b[i]
-		}
-		lanes = lanes[2:]
-	}
-	if len(lanes) == 1 {
-		a := lanes[0][at:][:len(dst)]
+	for _, lane := range lanes {
+		a := lane[at:][:len(dst)]
 		for i := range dst {
 			dst[i] += a[i]
 		}
