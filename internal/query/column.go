@@ -61,6 +61,18 @@ type HistColumn struct {
 // Stride is the number of counts a row.
 func (h *HistColumn) Stride() int { return h.Range.Count + 2 }
 
+// fewRows is a Batch of one column with its memory: what a selector wants of each of a thousand segments, mostly.
+type fewRows struct {
+	Batch
+	times  [few]int64
+	slab   [few]float64
+	epochs [few]uint16
+	floats [1][]float64
+	absent [1]bool
+}
+
+const few = 12
+
 // NewBatch prepares a Batch for columns of about so many rows, and of at most limit numbers.
 func NewBatch(columns []Column, rows, limit int) *Batch {
 	width := 1
@@ -73,12 +85,18 @@ func NewBatch(columns []Column, rows, limit int) *Batch {
 	if rows*width > 1<<16 { // a claim: let it prove itself
 		rows = 1<<16/width + 1
 	}
-	b := &Batch{
-		width: width, left: limit,
-		Columns: columns, Times: make([]int64, 0, rows), Epochs: make([]uint16, 0, rows),
-		Floats: make([][]float64, len(columns)), Absent: make([]bool, len(columns)),
+	var b *Batch
+	var slab []float64
+	if rows <= few && len(columns) == 1 {
+		f := &fewRows{}
+		b, slab = &f.Batch, f.slab[:]
+		b.Times, b.Epochs, b.Floats, b.Absent = f.times[:0:rows], f.epochs[:0:rows], f.floats[:], f.absent[:]
+	} else {
+		b, slab = &Batch{}, make([]float64, len(columns)*rows)
+		b.Times, b.Epochs = make([]int64, 0, rows), make([]uint16, 0, rows)
+		b.Floats, b.Absent = make([][]float64, len(columns)), make([]bool, len(columns))
 	}
-	slab := make([]float64, len(columns)*rows)
+	b.width, b.left, b.Columns = width, limit, columns
 	for i, c := range columns {
 		room := slab[i*rows : i*rows : (i+1)*rows]
 		if c.Field != Buckets {
@@ -246,12 +264,8 @@ func nanos(ms, plus int64) int64 {
 	return ms*1_000_000 + plus
 }
 
-// prepend puts older's rows before b's. They have the same columns, and older ends before b begins.
+// prepend puts older's rows before b's. They have the same columns, both have rows, and older ends before b begins.
 func (b *Batch) prepend(older *Batch) {
-	if b.Len() == 0 {
-		*b = *older
-		return
-	}
 	b.Times = append(older.Times, b.Times...)
 	b.Epochs = append(older.Epochs, b.Epochs...)
 	b.First = older.First

@@ -15,7 +15,9 @@ import (
 type series struct {
 	labels labels.Labels
 	parts  []part
-	joined *samples
+	one    [1]part // memory for the usual case
+	joined samples
+	read   bool
 	err    error
 }
 
@@ -23,15 +25,15 @@ func (s *series) Labels() labels.Labels { return s.labels }
 
 // Iterator reads the rows, the first time.
 func (s *series) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
-	if s.joined == nil {
-		all, err := join(s.parts)
-		s.joined, s.err = &all, err
+	if !s.read {
+		s.joined, s.err = join(s.parts)
+		s.read = true
 	}
 	it, ok := reuse.(*iterator)
 	if !ok {
 		it = &iterator{}
 	}
-	*it = iterator{samples: s.joined, i: -1, err: s.err}
+	*it = iterator{samples: &s.joined, i: -1, err: s.err}
 	return it
 }
 

@@ -331,16 +331,21 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 	if err != nil {
 		return nil, err
 	}
-	var out []*series
 	all := &batches{ctx: ctx}
-	byHash := map[uint64]*series{}
 	views := q.views(p.start)
+	var out []*series
+	byHash := map[uint64]*series{}
+	var slab struct { // a thousand segments have a group and a series each
+		groups []group
+		series []series
+	}
+	var groups []*group // of one segment
 	for i := range views {
 		if i%64 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		v := &views[i]
-		var groups []*group // of this segment
+		groups = groups[:0]
 		tables := v.Tables()
 		more := sel.each(v, func(k int32, own []labels.Label) bool {
 			name, column := names.TargetInfo, Column{Field: Target}
@@ -365,7 +370,8 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 				if limit > 0 && len(out) >= limit {
 					return false
 				}
-				s = &series{labels: ls}
+				s = next(&slab.series, len(out))
+				s.labels, s.parts = ls, s.one[:0]
 				out = append(out, s)
 				byHash[h] = s
 			}
@@ -375,7 +381,10 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 			tier := p.tier(column.Field, add, tables[table].Tiers)
 			g := findGroup(groups, table, tier)
 			if g == nil {
-				g = &group{q: q, plan: p, segment: v.Segment, table: table, tier: tier, tiers: tables[table].Tiers, known: q.known(v), all: all}
+				g = next(&slab.groups, len(all.groups))
+				g.q, g.plan, g.all = q, p, all
+				g.segment, g.table, g.tier, g.tiers, g.known = v.Segment, table, tier, tables[table].Tiers, q.known(v)
+				g.columns = g.one.column[:0]
 				groups = append(groups, g)
 				all.groups = append(all.groups, g)
 			}
@@ -394,6 +403,15 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 		}
 	}
 	return out, nil
+}
+
+// next is a zero T of a slab, which begins anew where it is full: the first ones small, since most selectors find few.
+func next[T any](slab *[]T, had int) *T {
+	if len(*slab) == cap(*slab) {
+		*slab = make([]T, 0, min(had+1, 64))
+	}
+	*slab = (*slab)[:len(*slab)+1]
+	return &(*slab)[len(*slab)-1]
 }
 
 func findGroup(groups []*group, table, tier int) *group {

@@ -31,10 +31,14 @@ type group struct {
 	once  sync.Once
 	batch *Batch
 	steps []stepFrom // ms, of the rows from an index on
-	gaps  []int      // rows before which the series went stale
-	tail  int64      // when it went stale after the last row; 0 if it did not
-	end   int64      // 1 ms after the process's last row, 0 while it lives
-	err   error
+	one   struct {   // memory for the usual case
+		column [1]Column
+		step   [1]stepFrom
+	}
+	gaps []int // rows before which the series went stale
+	tail int64 // when it went stale after the last row; 0 if it did not
+	end  int64 // 1 ms after the process's last row, 0 while it lives
+	err  error
 }
 
 // batches are all groups of one selector. Reading is mostly waiting for the kernel to copy rows: where there are
@@ -78,11 +82,14 @@ type stepFrom struct {
 
 func (g *group) step(tier int) int64 { return g.tiers[tier].Step.Milliseconds() }
 
+// noRows is the batch of a group that has none. It is not changed.
+var noRows Batch
+
 // load reads the rows of the span: of the planned tier, before its oldest row of the coarser ones,
 // and if none of them has any, of the finer ones.
 func (g *group) load() {
 	p := g.plan
-	g.batch = &Batch{}
+	g.batch = &noRows
 	defer func() {
 		if p := recover(); p != nil { // in a goroutine of ours nobody else would catch it
 			g.err = fmt.Errorf("shmts: query: reading rows: %v", p)
@@ -115,7 +122,11 @@ func (g *group) load() {
 			continue
 		}
 		steps = append(steps, stepFrom{b.Len(), g.step(tier)})
-		g.batch.prepend(b)
+		if g.batch.Len() == 0 {
+			g.batch = b
+		} else {
+			g.batch.prepend(b)
+		}
 		end = b.Times[0] - 1
 		if b.First == 1 || p.covered(b.Times[0], g.step(tier), g.known) {
 			break
@@ -131,6 +142,7 @@ func (g *group) load() {
 		return
 	}
 	at := 0
+	g.steps = g.one.step[:0]
 	for _, s := range slices.Backward(steps) {
 		g.steps = append(g.steps, stepFrom{at, s.step})
 		at += s.from

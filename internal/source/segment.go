@@ -95,16 +95,16 @@ func (s *Segment) Liveness() reader.Liveness { return s.liveness }
 // yield answers false. A row is valid during its call only. Of a segment that is no longer there,
 // nothing is yielded.
 func (s *Segment) Between(table, tier int, begin, end int64, yield func(*reader.Row) bool) {
-	if unlock, ok := s.life.lock(); ok {
-		defer unlock()
+	if s.life.lock() {
+		defer s.life.unlock()
 		s.life.g.Between(table, tier, begin, end)(yield)
 	}
 }
 
 // Newest yields the newest row of a tier whose time lies in [begin, end], unix ns, if there is one, as Between does.
 func (s *Segment) Newest(table, tier int, begin, end int64, yield func(*reader.Row) bool) {
-	if unlock, ok := s.life.lock(); ok {
-		defer unlock()
+	if s.life.lock() {
+		defer s.life.unlock()
 		s.life.g.Newest(table, tier, begin, end)(yield)
 	}
 }
@@ -112,30 +112,30 @@ func (s *Segment) Newest(table, tier int, begin, end int64, yield func(*reader.R
 // Rows yields the rows of a tier numbered from and up, as Between does. The last row of an ended
 // segment is its writer's final row or its last words.
 func (s *Segment) Rows(table, tier int, from uint64, yield func(*reader.Row) bool) {
-	if unlock, ok := s.life.lock(); ok {
-		defer unlock()
+	if s.life.lock() {
+		defer s.life.unlock()
 		s.life.g.Rows(table, tier, from)(yield)
 	}
 }
 
 // Head is the number of a tier's newest row, 0 if there is none.
 func (s *Segment) Head(table, tier int) uint64 {
-	unlock, ok := s.life.lock()
-	if !ok {
+	if !s.life.lock() {
 		return 0
 	}
-	defer unlock()
+	defer s.life.unlock()
 	return s.life.g.Head(table, tier)
 }
 
-func (l *life) lock() (unlock func(), ok bool) {
+// lock begins a reading, until unlock; false if there is nothing to read any more.
+func (l *life) lock() bool {
 	l.polling.RLock()
 	l.mu.Lock()
 	if l.closed {
 		l.unlock()
-		return nil, false
+		return false
 	}
-	return l.unlock, true
+	return true
 }
 
 func (l *life) unlock() {
