@@ -1,6 +1,7 @@
 package reader_test
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"strconv"
@@ -76,6 +77,58 @@ func BenchmarkIdlePoll(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		poll(b, s)
+	}
+}
+
+// BenchmarkBetween reads the newest rows of 1,000 segments of 100 counters each, for the first time since a poll or again.
+func BenchmarkBetween(b *testing.B) {
+	dir := segtest.Store(b)
+	all := herd(b, dir, 1000, 100)
+	n, row := uint64(0), make([]uint64, 100)
+	publish := func() {
+		n++
+		for _, f := range all {
+			f.Publish(0, 0, n, row)
+			f.Control(layout.CtlClockOffset, uint64(segtest.Birth-segtest.BirthMono))
+		}
+	}
+	for n < 130 {
+		publish()
+	}
+	for _, c := range []struct {
+		name string
+		o    reader.Options
+	}{{"mapped", reader.Options{MapBytes: 1 << 30}}, {"pread", reader.Options{NoMap: true}}} {
+		s := open(b, dir, c.o)
+		poll(b, s)
+		for _, rows := range []int64{1, 3, 60, 118} {
+			for _, again := range []bool{false, true} {
+				b.Run(fmt.Sprintf("%s/rows=%d,again=%v", c.name, rows, again), func(b *testing.B) {
+					before := usage()
+					got := int64(0)
+					for b.Loop() {
+						if !again {
+							b.StopTimer()
+							skip := usage()
+							publish()
+							poll(b, s)
+							before += usage() - skip
+							b.StartTimer()
+						}
+						for i, g := range s.Segments() {
+							begin := segtest.Birth + int64(i) + (int64(n)-rows)*1e9 + 1
+							for range g.Between(0, 0, begin, begin+1e15) {
+								got++
+							}
+						}
+					}
+					if got != rows*1000*int64(b.N) {
+						b.Fatalf("want %d rows, got %d", rows*1000*int64(b.N), got)
+					}
+					b.ReportMetric(float64(usage()-before)/float64(b.N)/1000, "cpu-ns/segment")
+				})
+			}
+		}
 	}
 }
 

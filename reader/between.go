@@ -148,10 +148,17 @@ func (r *ring) firstAt(words *Row, last uint64, begin, end int64) (from uint64, 
 	if back := rowsIn(begin, newest.time, step) + slack; back < newest.no-oldest {
 		from = newest.no - back
 	}
-	if r.n > 0 && r.first > from {
-		// What was loaded begins later. It is enough if its first row is older than begin, whatever the slewing.
-		if row, _, _ := r.row(r.first, r.first); row != nil && row.Time < begin && uint64(begin-row.Time) > uint64(width) {
-			return r.first + 1, true
+	// What was loaded begins later, and of a mapping each row costs. A row is early enough if it is older than begin,
+	// whatever the slewing.
+	p := uint64(0)
+	if r.n > 0 {
+		p = r.first
+	} else if r.v.w.words != nil {
+		p = newest.no - min(rowsIn(begin, newest.time, step)+1, newest.no)
+	}
+	if p > from {
+		if row, _, _ := r.row(p, p); row != nil && row.Time < begin && uint64(begin-row.Time) > uint64(width) {
+			return p + 1, true
 		}
 	}
 	r.limit = rowsIn(begin, end, step) + slack
