@@ -376,7 +376,11 @@ func TestWithoutProc(t *testing.T) {
 		t.Skip("hides /proc in a mount namespace: needs root")
 	}
 	store := newStore(t)
-	if out := run(t, program(t, firstCompiler(t), "testdata/prog.c", "-ldl"), "fail", store, "noproc"); out != "born\n" {
+	out := run(t, program(t, firstCompiler(t), "testdata/prog.c", "-ldl"), "fail", store, "noproc")
+	if strings.HasPrefix(out, "can't hide /proc") {
+		t.Skip(strings.TrimSpace(out))
+	}
+	if out != "born\n" {
 		t.Errorf("want a birth without /proc, got %q", out)
 	}
 	readOne(t, store)

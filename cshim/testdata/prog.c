@@ -348,8 +348,10 @@ static void mode_fail(void) {
 		struct rlimit limit = {65536, 65536};
 		WANT(setrlimit(RLIMIT_FSIZE, &limit) == 0);
 	}
-	if (!strcmp(how, "noproc"))
-		WANT(unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount("none", "/proc", "tmpfs", 0, NULL) == 0);
+	if (!strcmp(how, "noproc") && (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("none", "/proc", "tmpfs", 0, NULL))) {
+		printf("can't hide /proc: %s\n", strerror(errno)); /* a container's root, or a chroot */
+		exit(0);
+	}
 	if (!strcmp(how, "notmpfile") || !strcmp(how, "norename")) forbid(SYS_openat, O_TMPFILE);
 	if (!strcmp(how, "nolink")) forbid(SYS_linkat, 0);
 	if (!strcmp(how, "norename")) forbid(SYS_renameat2, 0);
