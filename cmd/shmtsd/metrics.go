@@ -48,7 +48,7 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 		unfinished:   h.Counter("shmtsd_segments_unfinished_total", "Segments unlinked although their last rows could not be exported.", ""),
 		vanished:     h.Counter("shmtsd_segments_vanished_total", "Segments that somebody else unlinked.", ""),
 
-		skippedRows:     h.Counter("shmtsd_rows_skipped_total", "Rows passed over: torn, overwritten or broken.", ""),
+		skippedRows:     h.Counter("shmtsd_rows_skipped_total", "Rows passed over: torn or broken.", ""),
 		skippedSeries:   h.Counter("shmtsd_series_skipped_total", "Series passed over: broken.", ""),
 		droppedSeries:   h.Counter("shmtsd_writers_dropped_series_total", "Registrations that found no room in their segments.", ""),
 		overflowThreads: h.Counter("shmtsd_writers_overflow_threads_total", "Threads that found no lane free.", ""),
