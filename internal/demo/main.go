@@ -110,7 +110,7 @@ func (s *stage) where(otlp string) {
 		s.bin + "/shmctl ls",
 		s.bin + "/shmctl top",
 		s.bin + "/shmctl query --url http://" + s.listen + " 'rate(udp_packets_total[5s])'",
-		"curl -s 'http://" + s.listen + "/api/v1/query?query=histogram_quantile(0.99,rate(udp_forward_latency_seconds\\[30s\\]))'",
+		"curl -sg 'http://" + s.listen + "/api/v1/query?query=histogram_quantile(0.99,rate(udp_forward_latency_seconds[30s]))'",
 		"kill -9 " + fmt.Sprint(s.forwarder.Process.Pid) + "    # and ask again",
 		"Grafana: a Prometheus data source with URL http://" + s.listen + ", scrape interval 1s",
 	} {
