@@ -74,7 +74,7 @@ func (s *stage) start(otlp string, keep bool) error {
 	s.title("The store is %s", s.store)
 	s.listen = freeAddress("tcp")
 	s.say("shmtsd reads it, answers PromQL on %s and exports OTLP to %s each second", s.listen, otlp)
-	s.daemon = s.spawn("shmtsd", "--store", s.store, "--listen", s.listen, "--log.level", "warn",
+	s.spawn("shmtsd", "--store", s.store, "--listen", s.listen, "--log.level", "warn",
 		"--otlp.endpoint", otlp, "--otlp.interval", "1s", "--poll-interval", "500ms")
 	if err := s.eventually("shmtsd is ready", func() error { return s.get("/-/ready", nil) }); err != nil {
 		return err

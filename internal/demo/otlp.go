@@ -134,18 +134,18 @@ func streamKey(service, name string, attrs []*common.KeyValue) string {
 	return service + " " + name + "{" + strings.Join(labels, ",") + "}"
 }
 
-// sum adds the newest points of a metric of a service, over all attributes, and tells
-// whether every one of them has ended.
-func (r *receiver) sum(service, name string) (value float64, count uint64, streams int, ended bool) {
+// ended tells whether every stream of a metric of a service has ended, and how many records its histograms count.
+func (r *receiver) ended(service, name string) (count uint64, ended bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	streams := 0
 	ended = true
 	for k, p := range r.newest {
 		if strings.HasPrefix(k, service+" "+name+"{") {
-			value, count, streams, ended = value+p.value, count+p.count, streams+1, ended && p.ended
+			count, streams, ended = count+p.count, streams+1, ended && p.ended
 		}
 	}
-	return value, count, streams, ended && streams > 0
+	return count, ended && streams > 0
 }
 
 func (r *receiver) totals() (requests int, bytes, points int64, streams int) {

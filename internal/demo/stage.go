@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -29,13 +28,11 @@ type stage struct {
 	store     string
 	listen    string // shmtsd's address
 	ack       string // the forwarder's page of completed records
-	daemon    *exec.Cmd
-	forwarder *exec.Cmd
+	forwarder *proc
 	receiver  *receiver // nil where a real collector receives
 
 	last map[ackWord]float64 // what the store said of the dead forwarder
 
-	asked          atomic.Int64 // requests that the web service answered
 	procs          []*proc
 	checks, failed int
 }
@@ -90,7 +87,7 @@ func (s *stage) end() error {
 	return errors.Join(append(errs, os.RemoveAll(s.store), os.RemoveAll(s.tmp))...)
 }
 
-func (s *stage) spawn(name string, args ...string) *exec.Cmd {
+func (s *stage) spawn(name string, args ...string) *proc {
 	p := &proc{Cmd: exec.Command(filepath.Join(s.bin, name), args...), name: name, exited: make(chan struct{})}
 	p.Stderr = &p.stderr
 	if err := p.Start(); err != nil {
@@ -100,7 +97,7 @@ func (s *stage) spawn(name string, args ...string) *exec.Cmd {
 	}
 	s.procs = append(s.procs, p)
 	go func() { _ = p.Wait(); close(p.exited) }()
-	return p.Cmd
+	return p
 }
 
 func (s *stage) title(format string, args ...any) { fmt.Printf("\n"+format+"\n", args...) }
@@ -232,7 +229,6 @@ func (s *stage) ask(url string) {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
-		s.asked.Add(1)
 	}
 }
 
