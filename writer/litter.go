@@ -40,17 +40,23 @@ func removeLitter(o *Options) {
 	if err != nil {
 		return
 	}
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		if id, ok := strings.CutPrefix(e.Name(), stem(o.Job)+"."); ok && isSegmentID(id) {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) <= keptDead {
+		return // whoever is dead of them: none is opened for it
+	}
 	type file struct {
 		name string
 		last int64 // sign of life, mono ns
 	}
 	var files []file
-	for _, e := range entries {
-		if id, ok := strings.CutPrefix(e.Name(), stem(o.Job)+"."); !ok || !isSegmentID(id) {
-			continue
-		}
-		if last, dead := lookAtDead(dir, e.Name()); dead {
-			files = append(files, file{e.Name(), last})
+	for _, name := range names {
+		if last, dead := lookAtDead(dir, name); dead {
+			files = append(files, file{name, last})
 		}
 	}
 	if len(files) <= keptDead {
