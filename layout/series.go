@@ -74,30 +74,15 @@ func (s *Series) StringsLength() int {
 // Check holds a copied descriptor against FORMAT.md 6.1. Its error is a
 // *CorruptError; the series is to be skipped.
 func (s *Series) Check(h *Header, index int) error {
+	if err := s.CheckShape(index); err != nil {
+		return err
+	}
 	bad := func(want string, got any) error { return corrupt("series", index, want, got) }
 	switch {
-	case !s.Kind.Valid(s.Number):
-		return bad("a kind and number of FORMAT.md 6.2", fmt.Sprintf("kind %d, number %d", s.Kind, s.Number))
 	case int(s.Table) >= len(h.Tables):
 		return bad(fmt.Sprintf("table below %d", len(h.Tables)), s.Table)
-	case s.NameLength < 1 || s.NameLength > MaxName:
-		return bad(fmt.Sprintf("name_length 1 to %d", MaxName), s.NameLength)
-	case s.UnitLength > MaxUnit:
-		return bad(fmt.Sprintf("unit_length at most %d", MaxUnit), s.UnitLength)
-	case s.HelpLength > MaxHelp:
-		return bad(fmt.Sprintf("help_length at most %d", MaxHelp), s.HelpLength)
-	case s.LabelsLength < 2 || s.LabelsLength > MaxLabelsLength:
-		return bad(fmt.Sprintf("labels_length 2 to %d", MaxLabelsLength), s.LabelsLength)
 	case uint64(s.Strings)+uint64(s.StringsLength()) > h.Heap.Length:
 		return bad(fmt.Sprintf("strings inside the heap of %#x bytes", h.Heap.Length), fmt.Sprintf("%#x + %d", s.Strings, s.StringsLength()))
-	}
-	if s.Kind == Histogram {
-		if err := s.Range().Check(); err != nil {
-			return bad("a bucket range of FORMAT.md 9", err)
-		}
-	} else if s.Scale != 0 || s.Buckets != 0 || s.BucketMin != 0 {
-		return bad("scale, buckets and bucket_min 0 for kind "+s.Kind.String(),
-			fmt.Sprintf("%d, %d and %d", s.Scale, s.Buckets, s.BucketMin))
 	}
 	t, c := &h.Tables[s.Table], s.Kind.Cells(int(s.Buckets))
 	for _, f := range []struct {
@@ -112,6 +97,33 @@ func (s *Series) Check(h *Header, index int) error {
 		if f.count > 0 && uint64(f.at)+uint64(f.count) > uint64(f.most) {
 			return bad(fmt.Sprintf("%s + %d at most %d", f.what, f.count, f.most), f.at)
 		}
+	}
+	return nil
+}
+
+// CheckShape holds against FORMAT.md 6.1 what a descriptor says of its series itself, wherever it lies. Its error is
+// Check's.
+func (s *Series) CheckShape(index int) error {
+	bad := func(want string, got any) error { return corrupt("series", index, want, got) }
+	switch {
+	case !s.Kind.Valid(s.Number):
+		return bad("a kind and number of FORMAT.md 6.2", fmt.Sprintf("kind %d, number %d", s.Kind, s.Number))
+	case s.NameLength < 1 || s.NameLength > MaxName:
+		return bad(fmt.Sprintf("name_length 1 to %d", MaxName), s.NameLength)
+	case s.UnitLength > MaxUnit:
+		return bad(fmt.Sprintf("unit_length at most %d", MaxUnit), s.UnitLength)
+	case s.HelpLength > MaxHelp:
+		return bad(fmt.Sprintf("help_length at most %d", MaxHelp), s.HelpLength)
+	case s.LabelsLength < 2 || s.LabelsLength > MaxLabelsLength:
+		return bad(fmt.Sprintf("labels_length 2 to %d", MaxLabelsLength), s.LabelsLength)
+	}
+	if s.Kind == Histogram {
+		if err := s.Range().Check(); err != nil {
+			return bad("a bucket range of FORMAT.md 9", err)
+		}
+	} else if s.Scale != 0 || s.Buckets != 0 || s.BucketMin != 0 {
+		return bad("scale, buckets and bucket_min 0 for kind "+s.Kind.String(),
+			fmt.Sprintf("%d, %d and %d", s.Scale, s.Buckets, s.BucketMin))
 	}
 	return nil
 }
