@@ -93,10 +93,10 @@ typedef struct shmts_superblock { /* 4.1 */
 	int64_t  birth_unix, birth_mono; uint64_t birth_error;
 	uint32_t pid, uid; uint64_t pid_ns;
 	uint32_t flags, group_index, section_count, section_offset;
-	uint64_t checksum; uint8_t writer[32], reserved[80];
+	uint64_t checksum; uint8_t writer[32], shadow_of[16], reserved[64];
 } shmts_superblock;
 SHMTS__ASSERT(sizeof(shmts_superblock) == 256 && offsetof(shmts_superblock, total_size) == 0x18 && offsetof(shmts_superblock, boot_id) == 0x40 &&
-              offsetof(shmts_superblock, pid_ns) == 0x70 && offsetof(shmts_superblock, checksum) == 0x88 && offsetof(shmts_superblock, reserved) == 0xb0, "FORMAT.md 4.1");
+              offsetof(shmts_superblock, pid_ns) == 0x70 && offsetof(shmts_superblock, checksum) == 0x88 && offsetof(shmts_superblock, shadow_of) == 0xb0, "FORMAT.md 4.1");
 typedef struct shmts_section { /* 4.2 */
 	uint32_t type, count; uint64_t offset, length; uint32_t element_size, reserved;
 } shmts_section;

@@ -95,7 +95,8 @@ type Superblock struct {
 	SectionOffset uint32   // 0x84
 	Checksum      uint64   // 0x88
 	Writer        [32]byte // 0x90
-	Reserved      [80]byte // 0xb0
+	ShadowOf      [16]byte // 0xb0  SegmentID of the sampled segment that this is the shadow of; zero: none
+	Reserved      [64]byte // 0xc0
 }
 
 // FlagSampled in Superblock.Flags: the writer never ticks. FORMAT.md 10.8.

@@ -258,7 +258,7 @@ func TestParseHeaderAccepts(t *testing.T) {
 		"compat":       func(_ *Header, w []uint64) { View[Superblock](w, 0).Compat = 1 },
 		"flags":        func(_ *Header, w []uint64) { View[Superblock](w, 0).Flags = 0xfe },
 		"group_index":  func(_ *Header, w []uint64) { View[Superblock](w, 0).GroupIndex = 77 },
-		"reserved":     func(_ *Header, w []uint64) { View[Superblock](w, 0).Reserved[79] = 1 },
+		"reserved":     func(_ *Header, w []uint64) { View[Superblock](w, 0).Reserved[63] = 1 },
 		"unused tiers": func(_ *Header, w []uint64) { View[Table](w, section(w, SectionTables).Offset).Tier[2].Step = 1 },
 		"unknown section": func(_ *Header, w []uint64) {
 			*View[Section](w, 256+7*32) = Section{Type: 1000, Offset: 1<<64 - 1}

@@ -142,6 +142,9 @@ func (s *Store) admit(d *userDir, name string) (*Segment, unix.Stat_t, error) {
 		return nil, st, err
 	}
 	g, err := openSegment(file, path, &st, &s.strings, s.o.SeriesBytes)
+	if err == nil {
+		err = s.believe(g)
+	}
 	if err != nil {
 		file.Close()
 		return nil, st, err

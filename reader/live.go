@@ -20,6 +20,9 @@ func (g *Segment) Live(table int) (*Row, error) {
 		return nil, err
 	}
 	defer v.done()
+	if g.shadow {
+		return g.newestAsLive(&v, table)
+	}
 	if w := g.words.Load(); w != nil && len(w.rows[table]) > 0 {
 		row := w.rows[table][0].Clone()
 		row.No, row.Begin, row.Time, row.Mono = 0, 0, 0, 0

@@ -69,8 +69,12 @@ func (g *Segment) look(v *view, now int64) (Liveness, error) {
 	state := uint32(g.raw[layout.CtlState])
 	beat := int64(g.raw[layout.CtlHeartbeat])
 	switch {
+	case state == layout.StateClosed && g.shadow:
+		return g.shadowEnded(v), nil
 	case state == layout.StateClosed:
 		return Closed, nil
+	case g.elsewhere:
+		return Dead, nil
 	case g.seen && beat != g.beat:
 		g.beat, g.moved, g.still = beat, now, 0
 		return Alive, nil
@@ -97,6 +101,8 @@ func (g *Segment) look(v *view, now int64) (Liveness, error) {
 	switch {
 	case err != nil:
 		return Alive, err
+	case !alive && g.shadow:
+		return Stalled, nil // nobody samples it just now
 	case !alive:
 		// It may have ticked or closed between the copy of the control block and its end.
 		if err := v.copy(g.raw[:g.ctlWords], g.h.Control.Offset); err != nil {

@@ -58,6 +58,9 @@ type Options struct {
 	NoMap bool
 	// AnyOwner accepts a store directory that belongs to neither root nor this process's user.
 	AnyOwner bool
+	// SkipSampled leaves the series of segments whose writers never tick (FORMAT.md 10.8) unread: they have no rows
+	// to be found in. It is for who shadows them, and reads their shadows.
+	SkipSampled bool
 	// Rescan is the safety net under inotify: how often a Poll scans the store whatever inotify says. 0: 10 s.
 	Rescan time.Duration
 

@@ -25,6 +25,9 @@ type Segment struct {
 	win       window
 	tables    []Table
 	step      int64 // ns, of the finest tier; 0 if there is none
+	shadow    bool  // of another segment: id and uid are that one's. FORMAT.md 10.8
+	lean      bool  // its series are not read
+	elsewhere bool  // it is of another boot
 	strings   *interner
 	budget    int64 // bytes of series' strings
 
@@ -101,6 +104,10 @@ func openSegment(file *os.File, path string, st *unix.Stat_t, in *interner, budg
 		return nil, named(err, path)
 	}
 	g.id, g.group = hex.EncodeToString(g.h.SegmentID[:]), hex.EncodeToString(g.h.GroupID[:])
+	if g.shadow = g.h.ShadowOf != [16]byte{}; g.shadow {
+		g.id = hex.EncodeToString(g.h.ShadowOf[:])
+	}
+	g.elsewhere = anotherBoot(g.h.BootID)
 	for i := range g.h.Tables {
 		t := &g.h.Tables[i]
 		table := Table{Name: layout.Text(t.Name[:])}
@@ -136,7 +143,7 @@ func named(err error, path string) error {
 // cache lines best. Go's allocator gives that for 4 KiB and up.
 func alignedWords(n int) []uint64 { return make([]uint64, max(n, 512))[:n] }
 
-// ID is the segment's identity, 32 hexadecimal digits.
+// ID is the segment's identity, 32 hexadecimal digits. Of a shadow it is that of the segment that it is the shadow of: see Shadow.
 func (g *Segment) ID() string { return g.id }
 
 // Group is the incarnation: equal for segments that one process grew. FORMAT.md 10.7.
@@ -145,8 +152,13 @@ func (g *Segment) Group() string { return g.group }
 // Path of the file.
 func (g *Segment) Path() string { return g.path }
 
-// UID is the file's owner, by fstat.
-func (g *Segment) UID() int { return g.uid }
+// UID is the file's owner, by fstat; of a shadow, that of the file that it is the shadow of.
+func (g *Segment) UID() int {
+	if g.shadow {
+		return int(g.h.UID)
+	}
+	return g.uid
+}
 
 // Inode tells files apart: a name may be used again.
 func (g *Segment) Inode() (dev, ino uint64) { return g.dev, g.ino }
@@ -276,12 +288,14 @@ func (g *Segment) refresh(mono, unixNow int64) (changed bool, err error) {
 	}
 	// The heads in g.raw are older than the descriptors read now: what those say is right for
 	// every row up to these heads. FORMAT.md 10.2.
-	if err := g.readSeries(&v); err != nil {
-		return false, named(err, g.path)
+	if !g.lean {
+		if err := g.readSeries(&v); err != nil {
+			return false, named(err, g.path)
+		}
 	}
 	heads := g.hints()
 	g.clocks.observe(int64(g.raw[layout.CtlClockOffset]), g.step, &heads)
-	if alive == Dead {
+	if alive == Dead && !g.shadow {
 		if err := g.finish(&v, &heads, unixNow); err != nil {
 			return false, named(err, g.path)
 		}
@@ -294,7 +308,7 @@ func (g *Segment) refresh(mono, unixNow int64) (changed bool, err error) {
 			set(&g.heads[t][k], heads[t][k])
 		}
 	}
-	if alive == Closed {
+	if alive == Closed || alive == Dead && g.shadow {
 		g.end.Store(g.lastTime(&v, &heads))
 	}
 	g.liveness.Store(int64(alive))

@@ -30,8 +30,8 @@ class Structure:
         return dict(zip(self.names, self.struct.unpack_from(b, offset)))
 
 
-SUPERBLOCK = Structure("8sHHIIIQ16s16s16sqqQIIQIIIIQ32s80x", "magic major minor header_size compat incompat total_size segment_id group_id boot_id "
-                       "birth_unix birth_mono birth_error pid uid pid_ns flags group_index section_count section_offset checksum writer")
+SUPERBLOCK = Structure("8sHHIIIQ16s16s16sqqQIIQIIIIQ32s16s64x", "magic major minor header_size compat incompat total_size segment_id group_id boot_id "
+                       "birth_unix birth_mono birth_error pid uid pid_ns flags group_index section_count section_offset checksum writer shadow_of")
 SECTION = Structure("IIQQI4x", "type count offset length element")
 TABLE = Structure("16sIIIIIIQQI4x", "name tiers lanes row_cells lane_cells shared_cells lane_stride lanes_offset shared_offset capacity")
 TIER = Structure("QIIQ8x", "step rows stride offset")
@@ -379,6 +379,8 @@ def dump(g):
     yield "birth unix=%d mono=%d error=%d" % (g.birth_unix, g.birth_mono, g.birth_error)
     yield "process pid=%d uid=%d pid_ns=%d" % (g.pid, g.uid, g.pid_ns)
     yield "flags flags=%d compat=%d" % (g.flags, g.compat)
+    if any(g.shadow_of):
+        yield "shadow of=" + g.shadow_of.hex()
     yield from ("label " + pairs_text([p]) for p in g.labels)
     yield from ("attribute " + pairs_text([p]) for p in g.attributes)
     for i, t in enumerate(g.tables):
@@ -440,7 +442,15 @@ def alive(fd):
     return struct.unpack("hhqqi4x", fcntl.fcntl(fd, F_OFD_GETLK, flock))[0] != fcntl.F_UNLCK
 
 
+def state(g, fd, boot):
+    """10.5, 10.8"""
+    here = not any(g.boot_id) or g.boot_id.hex() == boot
+    return "closed" if g.control()["state"] == 2 else "alive" if here and (any(g.shadow_of) or alive(fd)) else "dead"
+
+
 def list_store(store):
+    with open("/proc/sys/kernel/random/boot_id") as f:
+        boot = f.read().strip().replace("-", "")
     for uid in sorted(os.listdir(store)):
         directory = os.path.join(store, uid)
         if not uid.isdigit() or os.path.islink(directory) or not os.path.isdir(directory):
@@ -452,10 +462,10 @@ def list_store(store):
             try:
                 fd = admit(directory, name)
                 g = Segment(fd)
-                c = g.control()
-                state = "closed" if c["state"] == 2 else "alive" if alive(fd) else "dead"
-                print(state, g.segment_id.hex(), "{%s}" % pairs_text(g.labels), "series=%d" % len(g.series(c["series_used"])[0]),
-                      os.path.join(uid, name))
+                if any(g.shadow_of) and os.fstat(fd).st_uid not in (0, os.geteuid()):
+                    raise Refuse("shadow: want an owner of uid 0 or %d" % os.geteuid())
+                print(state(g, fd, boot), (g.shadow_of if any(g.shadow_of) else g.segment_id).hex(), "{%s}" % pairs_text(g.labels),
+                      "series=%d" % len(g.series(g.control()["series_used"])[0]), os.path.join(uid, name))
             except (Refuse, OSError) as e:
                 print("refused", e, os.path.join(uid, name))
             finally:

@@ -273,6 +273,11 @@ static void say_header(void) {
 	hex("\nboot", sb.boot_id);
 	printf("\nbirth unix=%lld mono=%lld error=%llu\n", (long long)sb.birth_unix, (long long)sb.birth_mono, (unsigned long long)sb.birth_error);
 	printf("process pid=%u uid=%u pid_ns=%llu\nflags flags=%u compat=%u\n", sb.pid, sb.uid, (unsigned long long)sb.pid_ns, sb.flags, sb.compat);
+	if (memcmp(sb.shadow_of, (const uint8_t[16]){0}, 16) != 0) {
+		printf("shadow of=");
+		for (int i = 0; i < 16; i++) printf("%02x", sb.shadow_of[i]);
+		putchar('\n');
+	}
 	for (uint32_t i = 0; i < n; i++) { printf("label "); say_pair(&labels[i]); putchar('\n'); }
 	for (uint32_t i = 0; i < m; i++) { printf("attribute "); say_pair(&attributes[i]); putchar('\n'); }
 	for (uint32_t i = 0; i < tables; i++) {

@@ -65,6 +65,9 @@ func (d *dump) header() {
 	d.printf("birth unix=%d mono=%d error=%d", h.BirthUnix, h.BirthMono, h.BirthError)
 	d.printf("process pid=%d uid=%d pid_ns=%d", h.Pid, h.UID, h.PidNs)
 	d.printf("flags flags=%d compat=%d", h.Flags, h.Compat)
+	if h.ShadowOf != [16]byte{} {
+		d.printf("shadow of=%x", h.ShadowOf)
+	}
 	for _, p := range h.Labels {
 		d.printf("label %s", pair(p))
 	}

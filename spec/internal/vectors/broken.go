@@ -82,7 +82,7 @@ func legal() []Vector {
 		{"flags-unknown", "4.1", "flags other than sampled", Ignore, "flags", put32(0x78, 0xfffffffe)},
 		{"group-index-9", "4.1", "a group_index over 3", Ignore, "group_index", put32(0x7c, 9)},
 		{"reserved-set", "1", "reserved bytes of header and control block that are not zero", Ignore, "reserved", func(_ *segment, b []byte) {
-			b[0xb0], b[0xff] = 1, 2
+			b[0xc0], b[0xff] = 1, 2
 			le.PutUint32(entry(b, layout.SectionHeap)[0x1c:], 3)
 			t := table(b)
 			t[0x3c], t[0xc0], t[0xff], t[0x40+0x18] = 1, 2, 3, 4

@@ -125,12 +125,37 @@ func good() []Vector {
 	g.add(g.register(want(layout.Counter, layout.U64, "c"), false), 1, 42)
 	all = append(all, g.vector("sampled", "10.8", "never ticks: a table without tiers, an empty section of rows, live cells"))
 
+	all = append(all, shadow().vector("shadow", "10.8", "the shadow of the one before: all but segment_id, flags and tiers as there, no live cells; its writer has died, and its last words are a row"))
+
 	g = base()
 	g.h.GroupIndex = 1
 	g.h.GroupID[0] ^= 0xff
 	g.seal()
 	all = append(all, g.vector("grown", "10.7", "the second segment of an incarnation"))
 	return all
+}
+
+// shadow is what a daemon keeps of the vector "sampled": two rows, and the last words as a third one.
+func shadow() *segment {
+	g := newSegment(0x61, layout.Schema{Series: 1, HeapBytes: 64,
+		Tables: []layout.TableSchema{room("t", 1, steps(step(time.Second, 4)), want(layout.Counter, layout.U64, "c"))}})
+	for i := range g.h.GroupID {
+		g.h.GroupID[i] = 0x60 + byte(i)*17
+	}
+	g.h.ShadowOf = g.h.GroupID
+	g.seal()
+	c := g.register(want(layout.Counter, layout.U64, "c"), false)
+	for _, n := range []int64{30, 11} {
+		g.add(c, 0, n)
+		g.tick(time.Second)
+	}
+	g.add(c, 0, 1)
+	g.close(400 * time.Millisecond)
+	h := g.last[0][0]
+	h.Flags = layout.RowEstimated
+	layout.PublishRow(g.slot(0, 0, h.RowNo), g.h.RowIdentity(0, 0), &h, []uint64{42})
+	*g.lane(c, 0, 0) = 0 // only the daemon of these vectors records at all
+	return g
 }
 
 func kinds() *segment {
