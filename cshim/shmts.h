@@ -433,7 +433,7 @@ typedef struct shmts__seg {
 	uint32_t    header_size, table_count, series_count, heap_size, source_at, buckets;
 	uint64_t    total, control_at, series_at, heap_at, lanes_at, rows_at;
 	shmts__slot **by_hash; char *arena; size_t arena_left;
-	int64_t     retry_at, backoff;
+	int64_t     retry_at, backoff, offset; /* unix minus mono time at the last tick, or at birth */
 	void      (*clock)(void *, int64_t *, int64_t *); void *clock_arg;
 	pthread_t   thread; pthread_mutex_t thread_lock; pthread_cond_t thread_wake; uint32_t ticking, thread_stop;
 	shmts__series sink;                              /* what could not be had records here */
@@ -500,6 +500,18 @@ static shmts_control *shmts__control(const shmts__part *p) {
 	return (shmts_control *)(void *)(__atomic_load_n(&p->base, __ATOMIC_ACQUIRE) + p->g->control_at);
 }
 static shmts_table_control *shmts__table_control(const shmts__part *p, uint32_t ti) { return &shmts__control(p)->table0 + ti; }
+static void shmts__move_epoch(shmts__seg *g) {
+	g->epoch++; for (uint32_t i = 0; i < g->part_count && !g->closed; i++) __atomic_store_n(&shmts__control(&g->parts[i])->epoch, g->epoch, __ATOMIC_RELEASE);
+}
+/* The clocks for a tick. One that jumped, seen twice since this thread may be stopped between two readings, moves the epoch: 10.9. */
+static void shmts__tick_now(shmts__seg *g, int64_t *unix_ns, int64_t *mono) {
+	for (int seen = 0; seen < 2; seen++) {
+		shmts__now(g, unix_ns, mono);
+		if (*unix_ns - *mono - g->offset <= 500000000 && g->offset - (*unix_ns - *mono) <= 500000000) break;
+		if (seen && !g->sampled) shmts__move_epoch(g);
+	}
+	g->offset = *unix_ns - *mono;
+}
 static const shmts_tier *shmts__tier(const shmts_table_desc *d, uint32_t j) { return &d->tier0 + j; }
 static uint64_t *shmts__lane_at(const shmts_table_desc *d, char *base, uint32_t k) { return shmts__at(base, d->lanes_offset + (uint64_t)k * d->lane_stride); }
 static uint64_t shmts__word(const uint8_t *id, int i) { uint64_t w; memcpy(&w, id + 8 * i, 8); return w; }
@@ -1017,7 +1029,7 @@ SHMTS_API int shmts__tick(shmts_segment *seg, int64_t mono) {
 	}
 	if (pthread_mutex_trylock(&g->lock)) return 0; /* somebody else ticks, or registers */
 	if (!g->closed) {
-		shmts__now(g, &unix_ns, &read_mono);
+		shmts__tick_now(g, &unix_ns, &read_mono);
 		for (uint32_t i = 0; i < g->part_count; i++) {
 			shmts__part *p = &g->parts[i];
 			if (!p->born) {
@@ -1057,7 +1069,7 @@ static void shmts__reset_ticks(shmts__part *p) { /* as at birth */
 			for (uint32_t i = 0; i < t->row_used && j; i++) t->fold[j][i] = SHMTS_UNSET_F64;
 		}
 	}
-	p->dirty = 1;
+	p->dirty = 1; if (p->index == 0) p->g->offset = p->birth_unix - p->birth_mono;
 }
 /* A further segment, or the first; private memory where it has no file. False where there is not even that. */
 static int shmts__new_part(shmts__seg *g) {
@@ -1449,9 +1461,7 @@ SHMTS_API void shmts_seal(shmts_segment *seg) {
 }
 SHMTS_API void shmts_new_epoch(shmts_segment *seg) {
 	shmts__seg *g = (shmts__seg *)(void *)seg;
-	pthread_mutex_lock(&g->lock); g->epoch++;
-	for (uint32_t i = 0; i < g->part_count && !g->closed; i++) __atomic_store_n(&shmts__control(&g->parts[i])->epoch, g->epoch, __ATOMIC_RELEASE);
-	pthread_mutex_unlock(&g->lock);
+	pthread_mutex_lock(&g->lock); shmts__move_epoch(g); pthread_mutex_unlock(&g->lock);
 }
 SHMTS_API void shmts_get_info(shmts_segment *seg, shmts_info *info) {
 	shmts__seg *g = (shmts__seg *)(void *)seg;
@@ -1471,7 +1481,7 @@ SHMTS_API void shmts_close(shmts_segment *seg) {
 	shmts__seg *g = (shmts__seg *)(void *)seg; int64_t unix_ns, mono;
 	shmts_tick_stop(seg); pthread_mutex_lock(&g->lock);
 	if (!g->closed) {
-		shmts__now(g, &unix_ns, &mono);
+		shmts__tick_now(g, &unix_ns, &mono);
 		for (uint32_t i = 0; i < g->part_count; i++) {
 			shmts__part *p = &g->parts[i];
 			if (!p->born) continue;

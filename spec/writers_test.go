@@ -78,8 +78,13 @@ t 4500000000
 r 9
 a 0 1
 t 1000000000
+w 400000000
 t 1000000000
+w 3600000000000
+a 0 7
 t 1000000000
+w -7200000000000
+a 1 1
 t 1000000000
 s updown reborn - - - 0 0 0
 a 10 -6
@@ -223,6 +228,8 @@ func writtenByGo(t *testing.T, dir, script string) []byte {
 			all[number(1)].retire()
 		case "e":
 			w.NewEpoch()
+		case "w":
+			unix += number(1)
 		case "t", "x":
 			unix, mono = unix+number(1), mono+number(1)
 			if word[0] == "t" {

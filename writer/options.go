@@ -25,6 +25,8 @@ const (
 	DefaultOwnedLanes = 2
 	MaxProcLanes      = 16 // private lanes for Ps: min(GOMAXPROCS, 16)
 	histogramLanes    = 4  // the same for the table "histograms", whose lanes are wide
+	sampledLanes      = 4  // the same for a sampled segment: lanes are most of its weight
+	sampledHistLanes  = 2
 	heapPerSeries     = 128
 )
 
@@ -63,6 +65,12 @@ type Options struct {
 
 	// NoTicker leaves ticking to the caller: see Writer.Tick.
 	NoTicker bool
+	// Sampled makes a segment that never ticks: FORMAT.md 10.8. Its tables have no tiers, whatever Tables says, so that
+	// 100 series take some 50 kB, a histogram of 80 buckets 664 bytes a lane of it; a daemon samples the values, and
+	// without one nobody keeps a history. A stat has no
+	// min and max, and a series that was retired gives its room to no other. By default there are at most 4 lanes for Ps, for the table
+	// "histograms" 2, and no owned ones.
+	Sampled bool
 	// Clock answers unix and monotonic time in ns. nil: CLOCK_REALTIME and CLOCK_MONOTONIC.
 	// It is called by Open, by ticks and at registration, never by a record call.
 	Clock func() (unix, mono int64)
@@ -73,13 +81,13 @@ type Options struct {
 // Table is the shape of one table: FORMAT.md 4.3.
 type Table struct {
 	Name  string // at most 16 bytes
-	Tiers []Tier // 1 to 4, each step a multiple of the one before
+	Tiers []Tier // 1 to 4, each step a multiple of the one before; with Options.Sampled they go for nothing
 
 	// Room, in series. Scalars are counters, up-down counters or gauges, whichever come.
 	Scalars, Counters, Gauges, Stats, Histograms int
 	Buckets                                      int // of a histogram; 0: 80
 
-	// Lanes for Ps. 0: min(GOMAXPROCS, 16), for the table "histograms" at most 4. A P beyond
+	// Lanes for Ps. 0: min(GOMAXPROCS, 16), for the table "histograms" at most 4; see also Options.Sampled. A P beyond
 	// records into the overflow lane, with atomic instructions.
 	Lanes int
 }
@@ -118,7 +126,11 @@ func (o *Options) withDefaults() Options {
 	if d.Mode == 0 {
 		d.Mode = 0o444
 	}
-	d.OwnedLanes = orDefault(d.OwnedLanes, DefaultOwnedLanes)
+	procLanes, histLanes, owned := MaxProcLanes, histogramLanes, DefaultOwnedLanes
+	if d.Sampled {
+		procLanes, histLanes, owned = sampledLanes, sampledHistLanes, 0
+	}
+	d.OwnedLanes = orDefault(d.OwnedLanes, owned)
 	if d.MaxSegments == 0 {
 		d.MaxSegments = layout.MaxGroup
 	}
@@ -139,10 +151,13 @@ func (o *Options) withDefaults() Options {
 		t := &d.Tables[i]
 		t.Buckets = orDefault(t.Buckets, DefaultBuckets)
 		if t.Lanes == 0 {
-			t.Lanes = min(runtime.GOMAXPROCS(0), MaxProcLanes)
+			t.Lanes = min(runtime.GOMAXPROCS(0), procLanes)
 			if t.Name == "histograms" {
-				t.Lanes = min(t.Lanes, histogramLanes)
+				t.Lanes = min(t.Lanes, histLanes)
 			}
+		}
+		if d.Sampled {
+			t.Tiers = nil
 		}
 	}
 	return d
@@ -177,7 +192,7 @@ func (o *Options) schema() (layout.Schema, error) {
 	if err := o.check(); err != nil {
 		return layout.Schema{}, err
 	}
-	s := layout.Schema{Labels: []layout.Pair{{Name: "job", Value: o.Job}, {Name: "instance", Value: o.Instance}}}
+	s := layout.Schema{Sampled: o.Sampled, Labels: []layout.Pair{{Name: "job", Value: o.Job}, {Name: "instance", Value: o.Instance}}}
 	for k, v := range o.Labels {
 		if k == "job" || k == "instance" {
 			return s, fmt.Errorf("shmts: label %q: want it in Options.Job or .Instance, got it in Options.Labels", k)

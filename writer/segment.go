@@ -112,6 +112,7 @@ func (w *Writer) newSegment() (*segment, error) {
 	}
 	w.segments = append(w.segments, g)
 	if len(w.segments) == 1 {
+		w.offset = unixNow - mono
 		w.useControl(words[g.ctl:][:layout.ControlSize/8])
 	}
 	return g, nil

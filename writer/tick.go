@@ -65,6 +65,25 @@ func (t *table) initTick() {
 	}
 }
 
+// epochJump is by how many ns unix minus mono time must have moved since the last tick for the epoch to move: FORMAT.md 10.9.
+// Slewing moves both clocks alike, and two readings that belong together lie microseconds apart.
+const epochJump = int64(500e6)
+
+// readClock reads the clocks for a tick. Where they say that memory may have been rewound, the epoch moves. Between two
+// readings this process may have been stopped for long, so a jump counts only if it is seen twice. w.mu is held.
+func (w *Writer) readClock() (unixNow, mono int64) {
+	unixNow, mono = w.opts.Clock()
+	if jumped(unixNow-mono, w.offset) {
+		if unixNow, mono = w.opts.Clock(); jumped(unixNow-mono, w.offset) && !w.opts.Sampled {
+			w.setEpoch(w.epoch + 1)
+		}
+	}
+	w.offset = unixNow - mono
+	return unixNow, mono
+}
+
+func jumped(offset, was int64) bool { return offset-was > epochJump || was-offset > epochJump }
+
 // at is the number of the step that mono lies in. FORMAT.md 10.4.
 func (s *tierState) at(mono int64) uint64 { return (uint64(mono) + s.phase) / s.d.Step }
 
@@ -86,7 +105,7 @@ func (w *Writer) tick() {
 	}
 	w.ticks++
 	w.moveSpares()
-	unixNow, mono := w.opts.Clock()
+	unixNow, mono := w.readClock()
 	for _, g := range w.segments {
 		if g.path == "" && !g.adopt(unixNow, mono, false) {
 			for _, t := range g.tables {
@@ -118,6 +137,9 @@ func (g *segment) publish(unixNow, mono int64, final bool) {
 
 // publish is FORMAT.md 10.4, steps 1 to 4, for one table.
 func (t *table) publish(unixNow, mono int64, final bool) bool {
+	if len(t.tick.tiers) == 0 {
+		return false // sampled
+	}
 	base := &t.tick.tiers[0]
 	if base.at(mono) == base.step && !final {
 		return false
@@ -293,6 +315,8 @@ func (w *Writer) nextTick() time.Duration {
 	for _, g := range w.segments {
 		if g.path == "" {
 			next = min(next, time.Duration(max(g.retryAt-mono, 0)))
+		} else if g.past != nil && w.opts.Sampled {
+			next = min(next, time.Second) // what still arrives in the old memory is moved by ticks
 		}
 		next = min(next, g.untilStep(mono))
 	}
@@ -303,6 +327,9 @@ func (w *Writer) nextTick() time.Duration {
 func (g *segment) untilStep(mono int64) time.Duration {
 	next := time.Duration(math.MaxInt64)
 	for _, t := range g.tables {
+		if len(t.tick.tiers) == 0 {
+			continue
+		}
 		base := &t.tick.tiers[0]
 		next = min(next, time.Duration(base.d.Step-(uint64(mono)+base.phase)%base.d.Step))
 	}

@@ -19,6 +19,7 @@ type Writer struct {
 	byKey    map[string]*series // live ones
 	firstErr error
 	epoch    uint32
+	offset   int64  // unix minus mono time at the last tick, or at Open
 	ticks    uint64 // calls of tick, whether anything was published or not
 	closed   bool
 
@@ -75,8 +76,8 @@ func (w *Writer) Close() error {
 		w.mu.Unlock()
 		return nil
 	}
+	unixNow, mono := w.readClock()
 	w.closed = true
-	unixNow, mono := w.opts.Clock()
 	var errs []error
 	w.moveSpares()
 	for _, g := range w.segments {
@@ -191,7 +192,8 @@ func (w *Writer) Stats() Stats {
 }
 
 // SetEpoch says that this process's memory may have been rewound: restored from a
-// snapshot, or resumed from a checkpoint. Rows carry the low 16 bits. FORMAT.md 10.9.
+// snapshot, or resumed from a checkpoint. Rows carry the low 16 bits. FORMAT.md 10.9. Ticks find out by themselves where
+// the clocks give it away, that is, after half a second or more.
 func (w *Writer) SetEpoch(epoch uint32) {
 	if w == nil {
 		return

@@ -6,6 +6,7 @@
  *     t NS                                          let NS pass, then tick
  *     r SERIES                                      retire
  *     e                                             a new epoch
+ *     w NS                                          the wall clock is stepped
  *     x NS                                          let NS pass, then close */
 #define SHMTS_IMPLEMENTATION
 #include "shmts.h"
@@ -106,6 +107,10 @@ int main(int argc, char **argv) {
 		}
 		case 'e':
 			shmts_new_epoch(seg);
+			break;
+		case 'w':
+			if (sscanf(line + 1, "%" SCNd64, &ns) != 1) goto bad;
+			now_unix += ns;
 			break;
 		case 't':
 		case 'x':
