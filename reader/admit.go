@@ -125,32 +125,56 @@ func (s *Store) admit(d *userDir, name string) (*Segment, unix.Stat_t, error) {
 	if err := checkFile(path, &st, d.uid); err != nil {
 		return nil, st, err
 	}
-	if d.segments >= s.o.MaxPerUser {
-		return nil, st, fmt.Errorf("shmts: segment %s: want at most %d segments of uid %d (MaxPerUser), got one more", path, s.o.MaxPerUser, d.uid)
+	c := &claim{l: s.ledger, of: d.account, path: path}
+	if c.takeAll(&amounts{ofSegments: 1, ofBytes: st.Size}); c.err != nil {
+		return nil, st, c.err
+	}
+	g, err := s.openFile(d, name, path, &st, c)
+	if err != nil {
+		c.close()
+		return nil, st, err
+	}
+	s.equip(g, d.name, name)
+	return g, st, nil
+}
+
+// openFile makes a segment of a file that there is room for, as far as its size tells.
+func (s *Store) openFile(d *userDir, name, path string, st *unix.Stat_t, c *claim) (*Segment, error) {
+	if d.account.waste(0, s.polls) {
+		return nil, d.account.late(path, c.has)
 	}
 	fd, err := openBeneath(s.root, d.name, name)
 	if err != nil {
-		return nil, st, statError(path, err)
+		return nil, statError(path, err)
 	}
 	file := os.NewFile(uintptr(fd), path)
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(fd, st); err != nil {
 		file.Close()
-		return nil, st, os.NewSyscallError("shmts: fstat "+path, err)
+		return nil, os.NewSyscallError("shmts: fstat "+path, err)
 	}
-	if err := checkFile(path, &st, d.uid); err != nil {
+	if err := checkFile(path, st, d.uid); err != nil {
 		file.Close()
-		return nil, st, err
+		return nil, err
 	}
-	g, err := openSegment(file, path, &st, &s.strings, s.o.SeriesBytes)
+	if more := st.Size - c.has[ofBytes]; more > 0 && !c.take(ofBytes, more) { // another file by now
+		file.Close()
+		return nil, c.err
+	}
+	g, err := openSegment(file, path, st, &s.strings, s.o.SeriesBytes)
+	if err == nil {
+		g.claim = c
+		if !c.take(ofLabels, pairsLength(g.h.Labels)+pairsLength(g.h.Attributes)) {
+			err = c.err
+		}
+	}
 	if err == nil {
 		err = s.believe(g)
 	}
 	if err != nil {
 		file.Close()
-		return nil, st, err
+		return nil, err
 	}
-	s.equip(g, d.name, name)
-	return g, st, nil
+	return g, nil
 }
 
 func statError(path string, err error) error {
@@ -213,4 +237,5 @@ func (s *Store) settle(g *Segment) {
 	}
 	g.mapped, g.kept = 0, false
 	g.Close()
+	g.claim.close()
 }

@@ -1,10 +1,13 @@
 package reader
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,13 +18,13 @@ import (
 
 // userDir is one user's directory of the store. FORMAT.md 2.
 type userDir struct {
-	name     string
-	uid      uint32
-	watch    int32
-	files    map[string]*file
-	segments int
-	bad      error // it is not what it must be
-	round    uint64
+	name    string
+	uid     uint32
+	account *account
+	watch   int32
+	files   map[string]*file
+	bad     error // it is not what it must be
+	round   uint64
 }
 
 // file is a name in it that looks like a segment's.
@@ -33,6 +36,10 @@ type file struct {
 	next     int64 // mono ns: when it is tried again
 	wait     time.Duration
 	round    uint64 // of the scan that saw it last
+
+	over    bool    // refused for want of room
+	needs   amounts // of which so much is needed, as far as is known
+	arrival uint64  // among those refused
 }
 
 const (
@@ -163,6 +170,7 @@ func (s *Store) dropUser(name string) {
 		delete(s.watched, d.watch)
 		unix.InotifyRmWatch(s.watch.fd, uint32(d.watch))
 	}
+	s.ledger.close(d.account)
 	delete(s.users, name)
 }
 
@@ -239,7 +247,7 @@ func (s *Store) lookUser(name string) {
 		err = &unsafeError{path, fmt.Sprintf("a directory of uid %d", uid), fmt.Sprintf("uid %d", st.Uid)}
 	}
 	if d == nil {
-		d = &userDir{name: name, uid: uid, watch: -1, files: map[string]*file{}}
+		d = &userDir{name: name, uid: uid, account: s.ledger.open(uid), watch: -1, files: map[string]*file{}}
 		s.users[name] = d
 	}
 	d.round = s.round
@@ -266,6 +274,7 @@ func (s *Store) lookUser(name string) {
 	}
 	s.fileRound++
 	round := s.fileRound
+	var found []string
 	err = readNames(s.root, name, func(b []byte, ino uint64) {
 		if f := d.files[string(b)]; f != nil {
 			f.round = round
@@ -275,12 +284,14 @@ func (s *Store) lookUser(name string) {
 		} else if !isSegmentName(string(b)) {
 			return
 		}
-		n := string(b)
+		found = append(found, string(b))
+	})
+	for _, n := range s.byArrival(d, found) {
 		s.look(d, n)
 		if f := d.files[n]; f != nil {
 			f.round = round
 		}
-	})
+	}
 	if err != nil {
 		s.ev.Refused = append(s.ev.Refused, Refusal{path, fmt.Errorf("shmts: read directory %s: %w", path, err)})
 		return
@@ -290,6 +301,31 @@ func (s *Store) lookUser(name string) {
 			s.look(d, n)
 		}
 	}
+}
+
+// byArrival puts names in the order in which they came to be in the directory, which is their ctime's: who was first
+// keeps his room when this process starts anew. It is no more than the user's own order of his own files.
+func (s *Store) byArrival(d *userDir, names []string) []string {
+	if len(names) < 2 {
+		return names
+	}
+	type arrival struct {
+		name string
+		at   int64
+	}
+	list := make([]arrival, len(names))
+	for i, n := range names {
+		list[i].name = n
+		var st unix.Stat_t
+		if unix.Fstatat(s.root, d.name+"/"+n, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+			list[i].at = st.Ctim.Nano()
+		}
+	}
+	slices.SortFunc(list, func(a, b arrival) int { return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.name, b.name)) })
+	for i := range list {
+		names[i] = list[i].name
+	}
+	return names
 }
 
 // look brings what is known of a name in line with what is there.
@@ -312,6 +348,9 @@ func (s *Store) look(d *userDir, name string) {
 			f = nil
 		}
 	}
+	if f == nil {
+		s.retry() // those who wait come first
+	}
 	g, st, err := s.admit(d, name)
 	if err == unix.ENOENT {
 		if f != nil {
@@ -327,6 +366,10 @@ func (s *Store) look(d *userDir, name string) {
 	if err == nil {
 		// Read once before anybody hears of it: it may be broken behind its header.
 		if _, err = g.refresh(s.now, s.unixNow); err != nil {
+			if over := g.claim.err; over != nil {
+				d.account.wastedOn = over
+				d.account.waste(g.claim.has[ofLabels], s.polls)
+			}
 			s.settle(g)
 		}
 	}
@@ -334,39 +377,102 @@ func (s *Store) look(d *userDir, name string) {
 		s.refuse(d, name, f, err)
 		return
 	}
+	s.await(d, f, nil)
 	f.g, f.err, f.wait = g, nil, 0
-	d.segments++
+	g.claim.admit()
 	g.dir, g.name = d, name
 	s.add(g)
 }
 
 // refuse puts a file into quarantine, each time for longer.
 func (s *Store) refuse(d *userDir, name string, f *file, err error) {
-	if f.err == nil || f.err.Error() != err.Error() {
+	if !sameRefusal(f.err, err) {
 		s.ev.Refused = append(s.ev.Refused, Refusal{s.dir + "/" + d.name + "/" + name, err})
+	}
+	if f.err == nil {
+		s.arrivals++
+		f.arrival = s.arrivals
 	}
 	f.g, f.err = nil, err
 	f.wait = min(max(2*f.wait, firstWait), longWait)
 	f.next = s.now + int64(f.wait)
 	s.nextRetry = min(s.nextRetry, f.next)
+	over, _ := err.(*BudgetError)
+	s.await(d, f, over)
 }
 
-// retry looks again at the refused whose time has come.
+// sameRefusal tells whether an error is news. What a budget had left when a file did not fit is none.
+func sameRefusal(was, is error) bool {
+	if was == nil {
+		return false
+	}
+	x, ok := was.(*BudgetError)
+	if y, also := is.(*BudgetError); ok && also {
+		return x.Budget == y.Budget && x.Total == y.Total
+	}
+	return was.Error() == is.Error()
+}
+
+// await keeps count of the files that wait for room.
+func (s *Store) await(d *userDir, f *file, over *BudgetError) {
+	if f.over != (over != nil) {
+		n := 1
+		if f.over {
+			n = -1
+		}
+		f.over = !f.over
+		s.waiting += n
+		s.ledger.await(d.account, n)
+	}
+	if over != nil {
+		f.needs = over.needs
+	}
+}
+
+// retry looks again at the refused whose time has come, in the order in which they came. Those who wait for room are not
+// looked at before there is enough.
 func (s *Store) retry() {
-	if s.now < s.nextRetry {
+	if s.retrying {
 		return
 	}
+	more := false
+	if s.waiting > 0 {
+		room := s.ledger.room()
+		more = room != s.room
+		s.room = room
+	}
+	if s.now < s.nextRetry && !more {
+		return
+	}
+	type refused struct {
+		d    *userDir
+		f    *file
+		name string
+	}
+	var due []refused
 	s.nextRetry = never
 	for _, d := range s.users {
 		for name, f := range d.files {
-			if f.g == nil && !f.released {
-				if s.now >= f.next {
-					s.look(d, name)
-				}
+			switch {
+			case f.g != nil, f.released:
+			case f.over && !s.ledger.fits(d.account, &f.needs):
+			case s.now < f.next, f.over && d.account.waste(0, s.polls):
 				s.nextRetry = min(s.nextRetry, max(f.next, s.now+1))
+			default:
+				due = append(due, refused{d, f, name})
 			}
 		}
 	}
+	slices.SortFunc(due, func(a, b refused) int { return cmp.Compare(a.f.arrival, b.f.arrival) })
+	s.retrying = true
+	for _, r := range due {
+		if r.f.over && !s.ledger.fits(r.d.account, &r.f.needs) {
+			continue // those before it took the room
+		}
+		s.look(r.d, r.name)
+		s.nextRetry = min(s.nextRetry, max(r.f.next, s.now+1))
+	}
+	s.retrying = false
 }
 
 // drop forgets a name. Its segment, if it has one, is Gone.
@@ -374,8 +480,8 @@ func (s *Store) drop(d *userDir, name string) {
 	f := d.files[name]
 	if f.g != nil {
 		s.remove(f.g)
-		d.segments--
 	}
+	s.await(d, f, nil)
 	delete(d.files, name)
 }
 

@@ -207,8 +207,8 @@ func TestChurn(t *testing.T) {
 			len(s.open), len(s.closing), len(s.index), len(s.strings.m), s.kept, s.mapped)
 	}
 	for _, d := range s.users {
-		if len(d.files) != 0 || d.segments != 0 {
-			t.Errorf("directory %s: want nothing kept, got %d files, %d segments", d.name, len(d.files), d.segments)
+		if len(d.files) != 0 || d.account.used != (amounts{}) {
+			t.Errorf("directory %s: want nothing kept, got %d files, %v in use", d.name, len(d.files), d.account.used)
 		}
 	}
 }

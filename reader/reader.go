@@ -73,8 +73,12 @@ type Options struct {
 	// SeriesBytes bounds what is kept of one segment's names, labels and help; series beyond are skipped and
 	// counted. 0: 32 MiB.
 	SeriesBytes int64
-	// MaxPerUser bounds the segments read of one user; further ones are refused. 0: 16,384.
-	MaxPerUser int
+	// PerUser bounds what the segments of one user take, Total what those of all do. A segment that would take its user
+	// beyond is refused with a *BudgetError and looked at again once there is room; series that one registers later, and
+	// that would, are skipped and counted. First come, first served; nobody's segments are refused for what another user has
+	// beyond his. Of Total a user gets no more than he leaves free: half of it, if he is alone. 0 in a field:
+	// DefaultPerUser's and DefaultTotal's.
+	PerUser, Total Budget
 }
 
 // Events is what a Poll found.
@@ -83,7 +87,7 @@ type Events struct {
 	Changed []*Segment // series were registered or retired
 	Ended   []*Segment // the writer closed or died (perhaps before it was New, in the same Poll); still readable until Unlink or Release
 	Gone    []*Segment // unlinked by somebody, released, or refused from now on; still readable, and closed by the next Poll
-	Refused []Refusal  // newly refused: corrupt, of another version, unsafe; retried with backoff
+	Refused []Refusal  // newly refused: corrupt, of another version, unsafe, over budget; retried with backoff, or when there is room
 }
 
 // Refusal is a file that is not read, and why.

@@ -37,6 +37,7 @@ type Segment struct {
 	listed bool  // among the store's segments
 	kept   bool  // has a descriptor of its own
 	mapped int64 // bytes of the store's MapBytes
+	claim  *claim
 
 	// What Refresh knows, under mu.
 	mu       sync.Mutex
@@ -289,6 +290,7 @@ func (g *Segment) refresh(mono, unixNow int64) (changed bool, err error) {
 	// The heads in g.raw are older than the descriptors read now: what those say is right for
 	// every row up to these heads. FORMAT.md 10.2.
 	if !g.lean {
+		g.reconsider(mono)
 		if err := g.readSeries(&v); err != nil {
 			return false, named(err, g.path)
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/shmts/shmts/layout"
 )
@@ -78,11 +79,19 @@ type descriptors struct {
 	changes [layout.MaxTables]uint64
 	at      []descriptor
 	cost    int64 // bytes held for them, of the segment's budget
+
+	// Where the user's budget is spent.
+	skipped uint32 // descriptors ever beyond those that were to be had
+	short   bool   // strings of some were not
+	room    uint64 // the ledger's, when that was so last
+	next    int64  // mono ns: when they are asked for again
+	wait    time.Duration
 }
 
 type descriptor struct {
 	state   uint32
 	skipped bool
+	short   bool // skipped for want of room, and counted
 	s       *Series
 	text    *text
 }
@@ -105,7 +114,10 @@ const (
 // table's changes moved. g.stirred tells then whether the list is another. g.mu is held.
 func (g *Segment) readSeries(v *view) error {
 	k := &g.known
-	used := min(uint32(g.raw[layout.CtlUsed]), g.h.Series.Count)
+	used := g.allowed(min(uint32(g.raw[layout.CtlUsed]), g.h.Series.Count))
+	if err := g.claim.failed(); err != nil {
+		return err
+	}
 	var changes [layout.MaxTables]uint64
 	for t := range g.tables {
 		changes[t] = g.tableWord(t, layout.TctlChanges)
@@ -147,9 +159,43 @@ func (g *Segment) readSeries(v *view) error {
 	return nil
 }
 
+// allowed is how many of n descriptors there is room for. The others are counted as skipped, once each.
+func (g *Segment) allowed(n uint32) uint32 {
+	got := g.claim.series(n)
+	if got < n {
+		if more := n - max(got, min(g.known.skipped, n)); more > 0 {
+			g.skippedSeries.Add(uint64(more))
+			g.claim.skip(more)
+		}
+		g.known.skipped = max(g.known.skipped, n)
+	}
+	return min(got, n)
+}
+
+// reconsider sees to it that series whose strings found no room are looked at again, if there is more by now.
+func (g *Segment) reconsider(mono int64) {
+	k := &g.known
+	if !k.short || mono < k.next {
+		return
+	}
+	room := g.claim.l.room()
+	if room == k.room {
+		return
+	}
+	for i := range k.at {
+		if k.at[i].short {
+			k.at[i].skipped = false
+		}
+	}
+	k.short, k.read, k.room = false, false, room
+	k.wait = min(max(2*k.wait, firstWait), longWait)
+	k.next = mono + int64(k.wait)
+}
+
 func (g *Segment) forget(d *descriptor) {
 	if d.s != nil {
 		g.known.cost -= d.text.cost
+		g.claim.give(ofLabels, d.text.length())
 	}
 	g.strings.drop(d.text)
 	*d = descriptor{}
@@ -184,8 +230,9 @@ func (g *Segment) readDescriptors(v *view, sc *scratch, first, n int) (changed b
 			d.s.retiredRow.CompareAndSwap(0, max(image.BornRow, 1))
 			changed = true
 		}
+		counted := d.short && d.state == image.State
 		g.forget(d)
-		d.state = image.State
+		d.state, d.short = image.State, counted
 		switch {
 		case image.Life() < layout.SeriesLive:
 			continue
@@ -216,6 +263,9 @@ func (g *Segment) readDescriptors(v *view, sc *scratch, first, n int) (changed b
 				}
 				g.accept(first+i, &images[i], b)
 			}
+		}
+		if err := g.claim.failed(); err != nil {
+			return false, err
 		}
 		if err := g.copyDescriptors(v, sc, first, again[:n]); err != nil {
 			return false, err
@@ -298,6 +348,20 @@ func (g *Segment) accept(index int, image *layout.Series, b []byte) {
 		g.skip(d)
 		return
 	}
+	if !g.claim.take(ofLabels, d.text.length()) {
+		g.strings.drop(d.text)
+		d.text = nil
+		if d.skipped = true; !d.short {
+			d.short = true
+			g.skippedSeries.Add(1)
+			g.claim.skip(1)
+		}
+		if !g.known.short {
+			g.known.short, g.known.room = true, g.claim.l.room()
+		}
+		return
+	}
+	d.short = false
 	g.known.cost += d.text.cost
 	t := d.text
 	d.s = &Series{Name: t.name, Unit: t.unit, Help: t.help, Labels: t.labels, Kind: image.Kind, Number: image.Number,
@@ -320,6 +384,8 @@ type interner struct {
 	m  map[string]*text
 }
 
+const lengthsSize = 6
+
 // text is a series' strings as they lie in the heap, and cut.
 type text struct {
 	blob             string // with the lengths in front: the key
@@ -329,11 +395,14 @@ type text struct {
 	refs             int
 }
 
+// length is how many bytes the strings have.
+func (t *text) length() int64 { return int64(len(t.blob) - lengthsSize) }
+
 // take answers the text of a checked descriptor's strings, nil if they are broken. drop gives it back.
 func (in *interner) take(b []byte, image *layout.Series, index int) *text {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	var lengths [6]byte // where one string ends is a part of what they say
+	var lengths [lengthsSize]byte // where one string ends is a part of what they say
 	binary.LittleEndian.PutUint16(lengths[0:], image.NameLength)
 	binary.LittleEndian.PutUint16(lengths[2:], image.UnitLength)
 	binary.LittleEndian.PutUint16(lengths[4:], image.HelpLength)

@@ -17,7 +17,6 @@ const (
 	defaultRescan      = 10 * time.Second
 	defaultMapBytes    = 64 << 20
 	defaultSeriesBytes = 32 << 20
-	defaultMaxPerUser  = 16384
 	never              = math.MaxInt64
 	blindScan          = time.Second // where there is no inotify
 )
@@ -39,6 +38,7 @@ type Store struct {
 	watch            *watcher
 	watched          map[int32]*userDir
 	users            map[string]*userDir
+	polls            uint64
 	round, fileRound uint64
 	nextScan         int64
 	nextRetry        int64
@@ -53,6 +53,13 @@ type Store struct {
 	strings interner
 	mapped  int64 // bytes
 	kept    int   // descriptors
+
+	ledger   *ledger
+	waiting  int    // files refused for want of room
+	room     uint64 // the ledger's, when they were looked at last
+	arrivals uint64 // files that were ever refused
+	retrying bool
+	usage    usage
 
 	// Of the Poll under way.
 	now, unixNow int64
@@ -80,13 +87,11 @@ func Open(o Options) (*Store, error) {
 	if o.SeriesBytes <= 0 {
 		o.SeriesBytes = defaultSeriesBytes
 	}
-	if o.MaxPerUser <= 0 {
-		o.MaxPerUser = defaultMaxPerUser
-	}
 	s := &Store{o: o, dir: Dir(o.Dir), euid: os.Geteuid(), root: -1, rootWatch: -1, watch: newWatcher(),
 		watched: map[int32]*userDir{}, users: map[string]*userDir{}, open: map[*Segment]struct{}{},
 		index: map[instance][]*Segment{}, nextRetry: never}
 	s.strings.m = map[string]*text{}
+	s.ledger = newLedger(&s.o)
 	if err := s.openRoot(); err != nil {
 		s.Close()
 		return nil, err
@@ -107,6 +112,7 @@ func (s *Store) Poll() (Events, error) {
 	clear(s.closing)
 	s.closing = s.closing[:0]
 	s.now, s.unixNow, s.ev = monotonic(), time.Now().UnixNano(), Events{}
+	s.polls++
 
 	for _, g := range s.unlinked {
 		if f := g.dir.files[g.name]; f != nil && f.g == g {
@@ -119,6 +125,7 @@ func (s *Store) Poll() (Events, error) {
 	clear(s.unlinked)
 	s.unlinked = s.unlinked[:0]
 	before := s.segments
+	s.retry() // those who wait come before those who are new
 	err := s.discover()
 	s.retry()
 	for _, g := range before {
@@ -175,7 +182,6 @@ func (s *Store) refresh(g *Segment) {
 	case err != nil:
 		f := g.dir.files[g.name]
 		s.remove(g)
-		g.dir.segments--
 		if errors.Is(err, unix.ENOENT) { // it kept no descriptor, and is unlinked
 			delete(g.dir.files, g.name)
 			return
@@ -226,6 +232,24 @@ func olderFirst(x, y *Segment) int {
 
 // Segments are those open as of the last Poll, oldest first. The slice is not changed afterwards.
 func (s *Store) Segments() []*Segment { return s.segments }
+
+// usage is what Usage answered last.
+type usage struct {
+	all     Usage
+	users   []Usage
+	version uint64
+	known   bool
+}
+
+// Usage is what is in use as of the last Poll, and refused: of all users together, and of each whose directory is there, by uid. The
+// slice is not changed afterwards, and is the same one while nothing changes.
+func (s *Store) Usage() (all Usage, users []Usage) {
+	if v := s.ledger.at(); !s.usage.known || v != s.usage.version {
+		s.usage.all, s.usage.users, s.usage.version = s.ledger.usage()
+		s.usage.known = true
+	}
+	return s.usage.all, s.usage.users
+}
 
 // Lookup finds the segments of an instance, newest incarnation first.
 func (s *Store) Lookup(job, inst string) []*Segment { return s.index[instance{job, inst}] }
