@@ -69,6 +69,8 @@ type Register struct {
 	holds []hold
 	stats Stats
 	gone  reader.Counters // of segments that were released
+
+	told map[overKey]time.Time // when the log said so last
 }
 
 type hold struct {
@@ -93,6 +95,9 @@ type Stats struct {
 	Vanished           uint64            // segments that somebody else unlinked
 	Refused            map[string]uint64 // files not read, by reason: see Reason
 	Readers            reader.Counters   // sums over all segments that were ever open
+
+	Budget reader.Usage   // of all users' segments, as of the last poll
+	Users  []reader.Usage // of each user's, by uid; not changed afterwards
 }
 
 // Open opens a store. It reads nothing yet: Poll does. An error is the reader's, or says which option is
@@ -123,7 +128,7 @@ func Open(o Options) (*Register, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Register{o: o, store: store, lives: map[*reader.Segment]*life{}, sources: map[string][]*life{}, recheck: map[string]bool{}, spare: map[string]bool{}}
+	r := &Register{o: o, store: store, lives: map[*reader.Segment]*life{}, sources: map[string][]*life{}, recheck: map[string]bool{}, spare: map[string]bool{}, told: map[overKey]time.Time{}}
 	r.snapshot.Store(new([]*Segment))
 	r.stats.Refused = map[string]uint64{}
 	return r, nil
@@ -230,8 +235,9 @@ func (r *Register) poll() error {
 		}
 	}
 	if len(ev.Refused) > 0 {
-		r.refuse(ev.Refused)
+		r.refuse(ev.Refused, now)
 	}
+	r.budgets(now)
 	for _, l := range r.expired(now) {
 		dirty[l.source] = true
 	}
@@ -291,13 +297,16 @@ func (r *Register) release(l *life) {
 	r.mu.Unlock()
 }
 
-func (r *Register) refuse(refused []reader.Refusal) {
+func (r *Register) refuse(refused []reader.Refusal, now time.Time) {
 	r.mu.Lock()
 	for _, f := range refused {
 		r.stats.Refused[Reason(f.Err)]++
 	}
 	r.mu.Unlock()
 	for _, f := range refused {
+		if r.overBudget(f, now) {
+			continue
+		}
 		r.o.Logger.Warn("segment refused", "path", f.Path, "reason", Reason(f.Err), "err", f.Err)
 	}
 }
@@ -441,6 +450,7 @@ func addCounters(to *reader.Counters, c reader.Counters) {
 const (
 	ReasonCorrupt = "corrupt" // FORMAT.md says "refuse"
 	ReasonVersion = "version" // of another major version, or needs an unknown feature
+	ReasonBudget  = "budget"  // there is no room for it: see reader.Options. It is read when there is
 	ReasonUnsafe  = "unsafe"  // owner, links, type, holes: FORMAT.md 2. Or the system said no
 )
 
@@ -448,7 +458,10 @@ const (
 func Reason(err error) string {
 	var c *reader.CorruptError
 	var v *reader.VersionError
+	var b *reader.BudgetError
 	switch {
+	case errors.As(err, &b):
+		return ReasonBudget
 	case errors.As(err, &v):
 		return ReasonVersion
 	case errors.As(err, &c):
