@@ -91,7 +91,7 @@ func (d *daemon) build(c *config.Config) (err error) {
 		d.register.Hold("otlp", func(s *source.Segment) bool { return d.exporter.Finished(s.ID()) })
 	}
 	engine := query.New(query.Options{
-		Sources: &view[query.Segment]{register: d.register}, Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
+		Sources: query.Snapshot((&view[query.Segment]{register: d.register}).Segments), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
 		Concurrency: c.QueryConcurrency, Logger: d.log,
 	})
 	revision, date := buildInfo()

@@ -2,6 +2,7 @@ package query
 
 import (
 	"math"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/value"
 
@@ -14,10 +15,10 @@ type Field uint8
 // The fields. A stat has five.
 const (
 	Value     Field = iota // counter, updown, gauge; a stat's last
-	Min                    // stat: of the row's own window
-	Max                    // stat
-	Sum                    // stat
-	Count                  // stat
+	Min                    // stat: of the row's own window. Gauge: of what was folded into the row
+	Max                    // stat, gauge
+	Sum                    // stat: cumulative. Gauge: of what was folded into the row
+	Count                  // stat: cumulative. Gauge: of what was folded into the row
 	Buckets                // histogram: a native histogram
 	Target                 // of no series: target_info, 1 at each row
 	numFields              // not a field
@@ -194,6 +195,95 @@ func (b *Batch) AddFloat(i int, f float64) {
 	b.Floats[i] = append(b.Floats[i], f)
 }
 
+// AddRows begins as many rows as there are times, unix ms, each greater than the one before; no is the first one's number. Then
+// AddCells wants them all, for each column.
+func (b *Batch) AddRows(times []int64, no uint64, epoch uint16) {
+	if len(times) == 0 {
+		return
+	}
+	b.At(times[0], no, epoch)
+	b.left -= (len(times) - 1) * b.width
+	b.Times = append(b.Times, times[1:]...)
+	for range times[1:] {
+		b.Epochs = append(b.Epochs, epoch)
+	}
+}
+
+// AddCells appends to column i what the rows that AddRows began hold of it, as words of the field's number type: of a histogram
+// sum, zero, buckets, above, row by row. present tells which rows have a value, nil: all. Without words, none has.
+func (b *Batch) AddCells(i, rows int, words []uint64, present []bool) {
+	c := b.Columns[i]
+	if c.Field == Buckets {
+		b.addHistograms(i, rows, words, present)
+		return
+	}
+	from := len(b.Floats[i])
+	to := slices.Grow(b.Floats[i], rows)[:from+rows]
+	out := to[from:]
+	b.Floats[i] = to
+	switch {
+	case c.Field == Target:
+		for k := range out {
+			out[k] = 1
+		}
+		return
+	case len(words) < rows:
+		b.Absent[i] = true
+		for k := range out {
+			out[k] = stale
+		}
+		return
+	}
+	number := c.Series.Number
+	switch {
+	case c.Field == Count:
+		number = reader.U64
+	case c.Field == Sum:
+		number = reader.F64
+	}
+	words = words[:rows]
+	switch number {
+	case reader.U64:
+		for k, w := range words {
+			out[k] = float64(w)
+		}
+	case reader.I64:
+		for k, w := range words {
+			out[k] = float64(int64(w))
+		}
+	default:
+		for k, w := range words {
+			out[k] = math.Float64frombits(w)
+		}
+	}
+	for k, ok := range present {
+		if !ok {
+			out[k] = stale
+			b.Absent[i] = true
+		}
+	}
+}
+
+func (b *Batch) addHistograms(i, rows int, words []uint64, present []bool) {
+	h := &b.Hists[i]
+	width := h.Stride() + 1
+	for k := range rows {
+		if len(words) < (k+1)*width || present != nil && !present[k] {
+			b.Absent[i] = true
+			h.Sum = append(h.Sum, stale)
+			h.Counts = append(h.Counts, make([]uint64, h.Stride())...)
+			continue
+		}
+		row := words[k*width : (k+1)*width]
+		if b.Columns[i].Series.Number == reader.U64 {
+			h.Sum = append(h.Sum, float64(row[0]))
+		} else {
+			h.Sum = append(h.Sum, math.Float64frombits(row[0]))
+		}
+		h.Counts = append(h.Counts, row[1:]...)
+	}
+}
+
 func (b *Batch) addHistogram(i int, v *reader.Value, ok bool) {
 	h := &b.Hists[i]
 	if !ok || len(v.Buckets) != h.Range.Count {
@@ -211,6 +301,15 @@ func (b *Batch) addHistogram(i int, v *reader.Value, ok bool) {
 // field is one number of a value; a staleness marker if it is unset.
 func field(v *reader.Value, f Field) float64 {
 	var x float64
+	if v.Kind == reader.Gauge { // a row of a segment is never folded: it has one value
+		switch {
+		case v.Unset:
+			return stale
+		case f == Count:
+			return 1
+		}
+		return v.Float
+	}
 	switch f {
 	case Min:
 		x = v.Min
@@ -235,12 +334,11 @@ func field(v *reader.Value, f Field) float64 {
 	return x
 }
 
-// read appends the rows of a tier in [begin, end], unix ms; if newest, the last one of them is enough.
-func (b *Batch) read(s Segment, table, tier int, begin, end int64, newest bool) {
+// Read appends the rows of a tier in [begin, end], unix ms; if newest, the last one of them is enough.
+func (b *Batch) Read(s Segment, table, tier int, begin, end int64, newest bool) error {
 	from, to := nanos(begin, 0), nanos(end, 999_999)
 	if c, ok := s.(ColumnReader); ok {
-		c.Columns(table, tier, from, to, b)
-		return
+		return c.Columns(table, tier, from, to, b)
 	}
 	add := func(r *reader.Row) bool {
 		b.Add(r)
@@ -248,9 +346,10 @@ func (b *Batch) read(s Segment, table, tier int, begin, end int64, newest bool) 
 	}
 	if n, ok := s.(NewestReader); ok && newest {
 		n.Newest(table, tier, from, to, add)
-		return
+		return nil
 	}
 	s.Between(table, tier, from, to, add)
+	return nil
 }
 
 // nanos is ms in ns plus some, kept inside int64: the engine asks for the beginning and end of time.
@@ -264,17 +363,36 @@ func nanos(ms, plus int64) int64 {
 	return ms*1_000_000 + plus
 }
 
-// prepend puts older's rows before b's. They have the same columns, both have rows, and older ends before b begins.
-func (b *Batch) prepend(older *Batch) {
-	b.Times = append(older.Times, b.Times...)
-	b.Epochs = append(older.Epochs, b.Epochs...)
-	b.First = older.First
+// Prepend puts older's rows before b's, those that b's first row does not hide. They have the same columns.
+func (b *Batch) Prepend(older *Batch) {
+	n := older.Len()
+	if b.Len() > 0 {
+		for n > 0 && older.Times[n-1] >= b.Times[0] {
+			n--
+		}
+	}
+	if n == 0 {
+		return
+	}
+	older.cut(n)
+	older.left = b.left - n*b.width
+	older.join(b)
+	*b = *older
+}
+
+// join puts newer's rows, which are later, behind b's.
+func (b *Batch) join(newer *Batch) {
+	b.Times = append(b.Times, newer.Times...)
+	b.Epochs = append(b.Epochs, newer.Epochs...)
 	for i := range b.Columns {
-		b.Absent[i] = b.Absent[i] || older.Absent[i]
-		b.Floats[i] = append(older.Floats[i], b.Floats[i]...)
+		b.Absent[i] = b.Absent[i] || newer.Absent[i]
+		b.Floats[i] = append(b.Floats[i], newer.Floats[i]...)
 		if b.Hists != nil {
-			b.Hists[i].Sum = append(older.Hists[i].Sum, b.Hists[i].Sum...)
-			b.Hists[i].Counts = append(older.Hists[i].Counts, b.Hists[i].Counts...)
+			b.Hists[i].Sum = append(b.Hists[i].Sum, newer.Hists[i].Sum...)
+			b.Hists[i].Counts = append(b.Hists[i].Counts, newer.Hists[i].Counts...)
 		}
 	}
 }
+
+// Left is how many numbers there is room for, and a Batch of the same columns may take.
+func (b *Batch) Left() int { return b.left }

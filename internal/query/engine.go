@@ -110,7 +110,7 @@ type QueryOptions struct {
 // Instant prepares a query at one time. The caller Closes it when the result is no longer used.
 // An error is the query's own (it can't be parsed), or of waiting for a place: ErrBusy, or the context's.
 func (e *Engine) Instant(ctx context.Context, q string, t time.Time, o QueryOptions) (promql.Query, error) {
-	run, q, opts, err := e.begin(q, t, t, o)
+	run, q, opts, err := e.begin(ctx, q, t, t, o)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (e *Engine) Instant(ctx context.Context, q string, t time.Time, o QueryOpti
 
 // Range prepares a query at each step from start to end.
 func (e *Engine) Range(ctx context.Context, q string, start, end time.Time, step time.Duration, o QueryOptions) (promql.Query, error) {
-	run, q, opts, err := e.begin(q, start, end, o)
+	run, q, opts, err := e.begin(ctx, q, start, end, o)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func (e *Engine) Range(ctx context.Context, q string, start, end time.Time, step
 }
 
 // begin parses a query, and rewrites it where it must be.
-func (e *Engine) begin(q string, start, end time.Time, o QueryOptions) (*Run, string, promql.QueryOpts, error) {
+func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, o QueryOptions) (*Run, string, promql.QueryOpts, error) {
 	expr, err := e.Parse(q)
 	if err != nil {
 		return nil, "", nil, err
@@ -139,7 +139,7 @@ func (e *Engine) begin(q string, start, end time.Time, o QueryOptions) (*Run, st
 		lookback = e.Lookback()
 	}
 	run := e.With(Hints{MaxSourceResolution: o.MaxSourceResolution})
-	q, step := run.rewrite(expr, q, start, end)
+	q, step := run.rewrite(ctx, expr, q, start, end)
 	if step > 0 && o.Lookback <= 0 {
 		// Smoothing reaches as far as the lookback for a row. Beyond this there is a gap, and it stays one.
 		lookback = min(lookback, time.Duration(gapSteps*float64(step)))

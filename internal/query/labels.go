@@ -3,8 +3,10 @@ package query
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
@@ -31,7 +33,7 @@ func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, mat
 			found[l.Name] = struct{}{}
 		}
 	})
-	return sorted(found, hints), nil, err
+	return sorted(found, hints), q.warnings(), err
 }
 
 // LabelValues implements storage.LabelQuerier.
@@ -55,7 +57,7 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.L
 			found[value] = struct{}{}
 		}
 	})
-	return sorted(found, hints), nil, err
+	return sorted(found, hints), q.warnings(), err
 }
 
 // walk calls f with every metric that the matchers select, once for all segments of a schema and a source.
@@ -64,7 +66,10 @@ func (q *querier) walk(ctx context.Context, matchers []*labels.Matcher, f func(v
 	if err != nil {
 		return err
 	}
-	views := q.views(q.mint)
+	views, err := q.views(ctx, Selection{From: q.mint, To: q.maxt, First: q.mint, Matchers: matchers, Partial: true})
+	if err != nil {
+		return err
+	}
 	for i := range views {
 		if i%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -76,6 +81,19 @@ func (q *querier) walk(ctx context.Context, matchers []*labels.Matcher, f func(v
 		})
 	}
 	return nil
+}
+
+// warnings are those of the query so far.
+func (r *Run) warnings() annotations.Annotations {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out annotations.Annotations
+	for _, err := range r.notes {
+		if errors.Is(err, annotations.PromQLWarning) {
+			out.Add(err)
+		}
+	}
+	return out
 }
 
 func sorted(found map[string]struct{}, hints *storage.LabelHints) []string {
@@ -94,8 +112,21 @@ type Metadata struct {
 	Unit string `json:"unit"` // UCUM, as recorded
 }
 
-// Metadata of every metric, or of one, by name. The list of a metric is sorted and without doubles.
-func (s *Storage) Metadata(metric string) map[string][]Metadata {
+// metadataSpan is how far back Metadata looks: help and unit are of what runs, not of what once ran.
+const metadataSpan = 5 * time.Minute
+
+// Metadata of every metric, or of one, by name, of the last minutes. The list of a metric is sorted and without doubles.
+func (s *Storage) Metadata(ctx context.Context, metric string) (map[string][]Metadata, error) {
+	now := s.now().UnixMilli()
+	wanted := Selection{From: now - metadataSpan.Milliseconds(), To: now, Partial: true}
+	wanted.First = wanted.From
+	if metric != "" {
+		wanted.Matchers = []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, metric)}
+	}
+	segments, _, err := s.sources.Select(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
 	out := map[string][]Metadata{}
 	seen := map[*schema]bool{}
 	add := func(name string, m Metadata) {
@@ -105,7 +136,7 @@ func (s *Storage) Metadata(metric string) map[string][]Metadata {
 			}
 		}
 	}
-	for _, v := range s.schemas.views(s.sources.Segments()) {
+	for _, v := range s.schemas.views(segments) {
 		if v.target != nil {
 			add(names.TargetInfo, Metadata{"gauge", "Resource attributes of the source.", ""})
 		}
@@ -118,7 +149,7 @@ func (s *Storage) Metadata(metric string) map[string][]Metadata {
 			add(m.name, Metadata{typeOf(sr, m.field), sr.Help, unitOf(sr, m.field)})
 		}
 	}
-	return out
+	return out, nil
 }
 
 func compareMetadata(a, b Metadata) int {

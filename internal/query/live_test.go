@@ -26,14 +26,15 @@ type store struct {
 	engine   *query.Engine
 }
 
-type registered struct{ *source.Register }
-
-func (r registered) Segments() []query.Segment {
-	var out []query.Segment
-	for _, s := range r.Register.Segments() {
-		out = append(out, s)
+// registered is a register's segments alone.
+func registered(r *source.Register) query.Snapshot {
+	return func() []query.Segment {
+		var out []query.Segment
+		for _, s := range r.Segments() {
+			out = append(out, s)
+		}
+		return out
 	}
-	return out
 }
 
 func newStore(t testing.TB, noMap bool) *store {
@@ -50,7 +51,7 @@ func newStore(t testing.TB, noMap bool) *store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.register.Close() })
-	s.engine = query.New(query.Options{Sources: registered{s.register}, Now: clock})
+	s.engine = query.New(query.Options{Sources: registered(s.register), Now: clock})
 	return s
 }
 

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/shmts/shmts/reader"
@@ -25,9 +26,13 @@ func staleAfter(step int64) int64 { return int64(float64(step) * gapSteps) }
 // max_source_resolution where a client gives that. Time before that tier's oldest row comes from
 // the next coarser tiers. Where neither has a row yet, in a young process, the finer ones answer.
 //
+// Archives. What is folded is so later than what it is made of, by design: time behind a coarse tier's newest row comes from the
+// next finer tiers, and so does what no coarser one has. A writer's own ring goes before folded rows of the same step.
+// samples.go has how it is put together.
+//
 // Columns. A stat's own name is its last value, but min_over_time and max_over_time read its min and
-// max. The archive's gauges will have such columns too, and count_over_time and avg_over_time theirs:
-// column is the place.
+// max. So do those of a gauge, where rows are folded: the ring of a writer's coarser tier has samples of a gauge, no more, so that
+// it answers for neither. A gauge's Sum and Count are there as well, for who asks a Segment: column is the place.
 //
 // Zeros. Additive series begin with 0 at the time of their registration for the functions that subtract.
 type plan struct {
@@ -58,7 +63,7 @@ func newPlan(h *storage.SelectHints, mint, maxt, lookback, override int64) plan 
 
 // column is the field that answers for f.
 func (p *plan) column(kind reader.Kind, f Field) Field {
-	if kind == reader.Stat && f == Value && p.rng > 0 {
+	if (kind == reader.Stat || kind == reader.Gauge) && f == Value && p.rng > 0 {
 		switch p.fn {
 		case "min_over_time":
 			return Min
@@ -69,23 +74,45 @@ func (p *plan) column(kind reader.Kind, f Field) Field {
 	return f
 }
 
-// tier is the one that should answer, of tiers with these steps in ms, finest first.
-func (p *plan) tier(f Field, additive bool, tiers []reader.Tier) int {
-	var most int64 // the step that is coarse enough
+// most is the step in ms that is coarse enough for c. 0: the finest tier alone will do.
+func (p *plan) most(c Column, additive bool) int64 {
 	switch {
 	case p.override > 0:
-		most = p.override
+		return p.override
 	case p.rng == 0:
-		most = p.step / 2
+		return p.step / 2
 	case additive && (p.fn == "rate" || p.fn == "increase"),
-		f == Min && p.fn == "min_over_time", f == Max && p.fn == "max_over_time":
-		most = p.rng / 5
+		c.Field == Min && p.fn == "min_over_time", c.Field == Max && p.fn == "max_over_time":
+		return p.rng / 5
 	}
-	k := 0
-	for k+1 < len(tiers) && tiers[k+1].Step.Milliseconds() <= most {
-		k++
+	return 0
+}
+
+// tier is the one that should answer, of tiers finest first, and what others may: a bit for each. Spans are nil
+// where nothing is archived.
+func (p *plan) tier(c Column, additive bool, tiers []reader.Tier, spans []Span) (best int, others uint32) {
+	others = 1<<len(tiers) - 1
+	// exact tells whether tier k says of a gauge's least and greatest what all rows of the finest would.
+	exact := func(int) bool { return true }
+	if c.Series != nil && c.Series.Kind == reader.Gauge && (c.Field == Min || c.Field == Max) {
+		exact = func(k int) bool { return k == 0 || spans != nil && spans[k].Folded }
+		folded := false
+		for k := 1; k < len(tiers); k++ {
+			folded = folded || exact(k)
+		}
+		for k := range tiers {
+			if folded && !exact(k) {
+				others &^= 1 << k
+			}
+		}
 	}
-	return k
+	most := p.most(c, additive)
+	for k := range tiers {
+		if step := tiers[k].Step; exact(k) && step > tiers[best].Step && step.Milliseconds() <= most {
+			best = k
+		}
+	}
+	return best, others
 }
 
 // begin is where to begin reading a tier: instant selectors need no row that has gone stale before
@@ -101,12 +128,21 @@ func (p *plan) begin(step, known int64) int64 {
 // not hold a series, or no value of it, the series is stale there, whatever came before.
 func (p *plan) newest() bool { return p.rng == 0 && p.first == p.end }
 
-// covered tells whether a tier whose oldest row of the span is at oldest leaves nothing for coarser ones.
-func (p *plan) covered(oldest, step, known int64) bool {
-	if p.rng > 0 {
-		return oldest-p.start <= step
+// covered tells whether a tier whose oldest row since lo is at oldest leaves nothing for others to say of the time before.
+func (p *plan) covered(lo, oldest, step, known int64) bool {
+	if p.rng > 0 || lo != p.start {
+		return oldest-lo <= step
 	}
 	return oldest <= min(p.first, known)
+}
+
+// selection is what the plan wants of Sources.
+func (p *plan) selection(matchers []*labels.Matcher) Selection {
+	s := Selection{From: p.start, To: p.end, First: p.start, Matchers: matchers}
+	if p.rng == 0 {
+		s.First = p.first
+	}
+	return s
 }
 
 // additive tells the fields that never fall while their process lives.
@@ -116,8 +152,8 @@ func additive(s *reader.Series, f Field) bool {
 		return s.Kind == reader.Counter
 	case Sum:
 		return s.NonNegative
-	case Count, Buckets:
-		return true
+	case Count:
+		return s.Kind == reader.Stat
 	}
-	return false
+	return f == Buckets
 }

@@ -61,7 +61,14 @@ type Run struct {
 	mu    sync.Mutex
 	tiers map[time.Duration]bool // steps that gave rows
 	all   bool                   // none but base tiers
-	notes []error                // further infos
+	notes []error                // further infos, and warnings
+	found []found                // what was selected, newest last
+}
+
+// found is what Sources answered.
+type found struct {
+	Selection
+	segments []Segment
 }
 
 // With begins a Run.
@@ -74,7 +81,10 @@ func (r *Run) Querier(mint, maxt int64) (storage.Querier, error) {
 	return &querier{Run: r, mint: mint, maxt: maxt}, nil
 }
 
-// note adds an info.
+// warn adds a warning: something is missing from the answer.
+func (r *Run) warn(err error) { r.note(fmt.Errorf("%w: %w", annotations.PromQLWarning, err)) }
+
+// note adds an info, or a warning.
 func (r *Run) note(err error) {
 	r.mu.Lock()
 	r.notes = append(r.notes, err)
@@ -109,15 +119,36 @@ func (r *Run) used(step time.Duration, coarse bool) {
 
 // Lookback is how far an instant selector should look back: 5 minutes, or twice the coarsest step.
 func (s *Storage) Lookback() time.Duration {
-	d := 5 * time.Minute
-	for _, g := range s.sources.Segments() {
-		for _, t := range g.Tables() {
-			if n := len(t.Tiers); n > 0 {
-				d = max(d, 2*t.Tiers[n-1].Step)
-			}
+	return max(5*time.Minute, 2*s.sources.Coarsest())
+}
+
+// keepFound is how many selections a query remembers: each selector is asked for twice, see rewrite.
+const keepFound = 4
+
+// selected asks Sources, but for what this query asked before.
+func (r *Run) selected(ctx context.Context, s Selection) ([]Segment, error) {
+	r.mu.Lock()
+	for _, f := range r.found {
+		if f.From <= s.From && f.To >= s.To && f.First <= s.First && f.Partial == s.Partial && slices.Equal(f.Matchers, s.Matchers) {
+			r.mu.Unlock()
+			return f.segments, nil
 		}
 	}
-	return d
+	r.mu.Unlock()
+	segments, warnings, err := r.sources.Select(ctx, s)
+	for _, w := range warnings {
+		r.warn(w)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	if len(r.found) == keepFound {
+		r.found = r.found[1:]
+	}
+	r.found = append(r.found, found{s, segments})
+	r.mu.Unlock()
+	return segments, nil
 }
 
 // querier is a storage.Querier.
@@ -128,13 +159,17 @@ type querier struct {
 
 func (q *querier) Close() error { return nil }
 
-// views are the segments that may have something to say since mint, unix ms.
-func (q *querier) views(mint int64) []view {
-	all := q.schemas.views(q.sources.Segments())
+// views are the segments that may have something to say of what is selected.
+func (q *querier) views(ctx context.Context, s Selection) ([]view, error) {
+	found, err := q.selected(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	all := q.schemas.views(found)
 	return slices.DeleteFunc(all, func(v view) bool {
 		ns, ended := v.End()
-		return ended && milli(ns)+1 < mint
-	})
+		return ended && milli(ns)+1 < s.From
+	}), nil
 }
 
 // known is up to when all rows of a segment are known, unix ms.
@@ -323,7 +358,7 @@ func (s *seriesSet) Next() bool {
 
 func (s *seriesSet) At() storage.Series                { return s.list[s.i] }
 func (s *seriesSet) Err() error                        { return s.err }
-func (s *seriesSet) Warnings() annotations.Annotations { return nil }
+func (s *seriesSet) Warnings() annotations.Annotations { return s.q.warnings() }
 
 // find selects the series of a set.
 func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labels.Matcher) ([]*series, error) {
@@ -332,7 +367,12 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 		return nil, err
 	}
 	all := &batches{ctx: ctx}
-	views := q.views(p.start)
+	wanted := p.selection(matchers)
+	wanted.Partial = p.fn == "series"
+	views, err := q.views(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
 	var out []*series
 	byHash := map[uint64]*series{}
 	var slab struct { // a thousand segments have a group and a series each
@@ -347,6 +387,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 		v := &views[i]
 		groups = groups[:0]
 		tables := v.Tables()
+		archived, _ := v.Segment.(Archived)
 		more := sel.each(v, func(k int32, own []labels.Label) bool {
 			name, column := names.TargetInfo, Column{Field: Target}
 			table, add := firstTable(tables), false
@@ -378,21 +419,35 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 			if p.fn == "series" { // the HTTP API's token for a look-up of labels alone
 				return true
 			}
-			tier := p.tier(column.Field, add, tables[table].Tiers)
-			g := findGroup(groups, table, tier)
-			if g == nil {
+			g := findGroup(groups, table, 0, 0, true)
+			var spans []Span
+			switch {
+			case archived == nil:
+			case g != nil:
+				spans = g.spans
+			default:
+				spans = make([]Span, len(tables[table].Tiers))
+				for k := range spans {
+					spans[k] = archived.Span(table, k)
+				}
+			}
+			tier, others := p.tier(column, add, tables[table].Tiers, spans)
+			if g = findGroup(groups, table, tier, others, false); g == nil {
 				g = next(&slab.groups, len(all.groups))
 				g.q, g.plan, g.all = q, p, all
-				g.segment, g.table, g.tier, g.tiers, g.known = v.Segment, table, tier, tables[table].Tiers, q.known(v)
+				g.segment, g.table, g.tier, g.others, g.tiers, g.spans, g.known = v.Segment, table, tier, others, tables[table].Tiers, spans, q.known(v)
 				g.columns = g.one.column[:0]
 				groups = append(groups, g)
 				all.groups = append(all.groups, g)
 			}
 			pt := part{g: g, column: len(g.columns), zero: add && p.zeros}
-			if column.Series != nil {
-				pt.start = milli(column.Series.Start)
-			} else {
+			switch {
+			case column.Series == nil:
 				pt.start = milli(v.Start())
+			case v.starts != nil:
+				pt.start = milli(v.starts[v.schema.metrics[k].series])
+			default:
+				pt.start = milli(column.Series.Start)
 			}
 			g.columns = append(g.columns, column)
 			s.parts = append(s.parts, pt)
@@ -414,9 +469,10 @@ func next[T any](slab *[]T, had int) *T {
 	return &(*slab)[len(*slab)-1]
 }
 
-func findGroup(groups []*group, table, tier int) *group {
+// findGroup finds the one of a table and plan, or any of the table.
+func findGroup(groups []*group, table, tier int, others uint32, anyTier bool) *group {
 	for _, g := range groups {
-		if g.table == table && g.tier == tier {
+		if g.table == table && (anyTier || g.tier == tier && g.others == others) {
 			return g
 		}
 	}

@@ -510,7 +510,10 @@ func TestLabelQueries(t *testing.T) {
 	if got, _, _ := late.LabelValues(t.Context(), "job", nil); fmt.Sprint(got) != "[fwd]" {
 		t.Errorf("after its end: got %v", got)
 	}
-	md := e.Metadata("")
+	md, err := e.Metadata(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if fmt.Sprint(md["x_total"]) != "[{counter  }]" || len(md) != 4 {
 		t.Errorf("metadata: got %v", md)
 	}
@@ -556,7 +559,7 @@ func TestConcurrent(t *testing.T) {
 		segments[i] = life(i)
 	}
 	e := query.New(query.Options{
-		Sources: snapshot(func() []query.Segment {
+		Sources: query.Snapshot(func() []query.Segment {
 			mu.Lock()
 			defer mu.Unlock()
 			return slices.Clone(segments)
@@ -613,10 +616,6 @@ func TestConcurrent(t *testing.T) {
 	work.Wait()
 }
 
-type snapshot func() []query.Segment
-
-func (f snapshot) Segments() []query.Segment { return f() }
-
 func labelValues(e *query.Engine, name string) ([]string, error) {
 	q, err := e.Querier(t0, math.MaxInt64)
 	if err != nil {
@@ -630,7 +629,7 @@ func labelValues(e *query.Engine, name string) ([]string, error) {
 // broken panics when it is read.
 type broken struct{ *querytest.Segment }
 
-func (broken) Columns(int, int, int64, int64, *query.Batch) { panic("broken") }
+func (broken) Columns(int, int, int64, int64, *query.Batch) error { panic("broken") }
 
 // A segment that breaks while many are read side by side fails the query, and nothing else.
 func TestBrokenSegment(t *testing.T) {

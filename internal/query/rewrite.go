@@ -1,13 +1,17 @@
 package query
 
 import (
+	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/shmts/shmts/reader"
 )
 
 // rewrite makes rate(x[6s]) of rows that are 10 s apart answer. Such a window holds less than two rows, and PromQL
@@ -17,7 +21,7 @@ import (
 //
 // It returns the query to evaluate, q itself if nothing was to be done, and the coarsest step that a
 // smoothed selector has to go by.
-func (r *Run) rewrite(expr parser.Expr, q string, start, end time.Time) (string, time.Duration) {
+func (r *Run) rewrite(ctx context.Context, expr parser.Expr, q string, start, end time.Time) (string, time.Duration) {
 	var coarsest time.Duration
 	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
 		call, ok := n.(*parser.Call)
@@ -32,16 +36,20 @@ func (r *Run) rewrite(expr parser.Expr, q string, start, end time.Time) (string,
 		if v.Smoothed || v.Anchored {
 			return nil
 		}
-		from := start.Add(-m.Range - v.OriginalOffset)
+		if 2*r.sources.Coarsest() <= m.Range {
+			return nil
+		}
+		from, to := start.Add(-m.Range-v.OriginalOffset), end.Add(-v.OriginalOffset)
 		if v.Timestamp != nil {
-			from = time.UnixMilli(*v.Timestamp).Add(-m.Range - v.OriginalOffset)
+			to = time.UnixMilli(*v.Timestamp).Add(-v.OriginalOffset)
+			from = to.Add(-m.Range)
 		}
 		for _, p := range path {
 			if s, ok := p.(*parser.SubqueryExpr); ok {
-				from = from.Add(-s.Range - s.OriginalOffset)
+				from, to = from.Add(-s.Range-s.OriginalOffset), to.Add(-s.OriginalOffset)
 			}
 		}
-		step := r.coarsestNeeded(v.LabelMatchers, from.UnixMilli())
+		step := r.coarsestNeeded(ctx, v.LabelMatchers, from.UnixMilli(), to.UnixMilli())
 		if 2*step <= m.Range {
 			return nil
 		}
@@ -58,14 +66,17 @@ func (r *Run) rewrite(expr parser.Expr, q string, start, end time.Time) (string,
 }
 
 // coarsestNeeded is the coarsest step among the tiers that are needed to answer for additive series that matchers
-// select, back to from, unix ms. It goes by the rings' capacity, and reads no row.
-func (r *Run) coarsestNeeded(matchers []*labels.Matcher, from int64) (step time.Duration) {
+// select, from and to, unix ms. It goes by what the rings and the archive hold, and reads no row.
+func (r *Run) coarsestNeeded(ctx context.Context, matchers []*labels.Matcher, from, to int64) (step time.Duration) {
 	sel, err := newSelector(matchers)
 	if err != nil {
 		return 0 // the query will say so
 	}
 	q := &querier{Run: r}
-	views := q.views(from)
+	views, err := q.views(ctx, Selection{From: from, To: to, First: from, Matchers: matchers})
+	if err != nil {
+		return 0
+	}
 	for i := range views {
 		v := &views[i]
 		tables := v.Tables()
@@ -74,6 +85,7 @@ func (r *Run) coarsestNeeded(matchers []*labels.Matcher, from int64) (step time.
 			newest = milli(ns)
 		}
 		back := max(from, milli(v.Start()))
+		archived, _ := v.Segment.(Archived)
 		seen := make([]bool, len(tables))
 		sel.each(v, func(k int32, _ []labels.Label) bool {
 			if k < 0 {
@@ -86,6 +98,10 @@ func (r *Run) coarsestNeeded(matchers []*labels.Matcher, from int64) (step time.
 			}
 			seen[s.Table] = true
 			tiers := tables[s.Table].Tiers
+			if archived != nil {
+				step = max(step, neededSpan(tiers, func(k int) Span { return archived.Span(s.Table, k) }, back, to))
+				return true
+			}
 			t := 0
 			for t+1 < len(tiers) && newest-int64(tiers[t].Rows)*tiers[t].Step.Milliseconds() > back {
 				t++
@@ -93,6 +109,24 @@ func (r *Run) coarsestNeeded(matchers []*labels.Matcher, from int64) (step time.
 			step = max(step, tiers[t].Step)
 			return true
 		})
+	}
+	return step
+}
+
+// neededSpan is the step of the finest tier that has rows since back, unix ms: or of the finest of those that have the oldest.
+func neededSpan(tiers []reader.Tier, span func(int) Span, back, to int64) (step time.Duration) {
+	var reach int64 = math.MaxInt64
+	for k, t := range tiers {
+		s := span(k)
+		if s.Oldest > s.Newest || s.Oldest > to {
+			continue
+		}
+		if s.Oldest < reach-2*t.Step.Milliseconds() { // by more than where it happens to begin
+			reach, step = s.Oldest, t.Step
+		}
+		if reach-t.Step.Milliseconds() <= back {
+			break
+		}
 	}
 	return step
 }

@@ -22,9 +22,11 @@ type group struct {
 	plan    *plan
 	segment Segment
 	table   int
-	tier    int // the one that should answer
+	tier    int    // the one that should answer
+	others  uint32 // a bit for each that may
 	tiers   []reader.Tier
-	known   int64 // ms: a row that is missing up to here is not there
+	spans   []Span // of the tiers, where an archive has some; else nil
+	known   int64  // ms: a row that is missing up to here is not there
 	columns []Column
 	all     *batches // that it is one of
 
@@ -85,10 +87,8 @@ func (g *group) step(tier int) int64 { return g.tiers[tier].Step.Milliseconds() 
 // noRows is the batch of a group that has none. It is not changed.
 var noRows Batch
 
-// load reads the rows of the span: of the planned tier, before its oldest row of the coarser ones,
-// and if none of them has any, of the finer ones.
+// load reads the rows of the span.
 func (g *group) load() {
-	p := g.plan
 	g.batch = &noRows
 	defer func() {
 		if p := recover(); p != nil { // in a goroutine of ours nobody else would catch it
@@ -98,56 +98,147 @@ func (g *group) load() {
 	if g.err = g.all.ctx.Err(); g.err != nil {
 		return
 	}
-	read := func(tier int, end int64) *Batch {
-		begin, step := p.begin(g.step(tier), g.known), g.step(tier)
-		rows := int64(g.tiers[tier].Rows)
-		if n := (min(end, g.known) - begin) / step; n < rows {
-			rows = max(n+2, 0)
-		}
-		if p.newest() {
-			rows = 1
-		}
-		b := NewBatch(g.columns, int(rows), g.q.left())
-		b.read(g.segment, g.table, tier, begin, end, p.newest())
-		if g.err = g.q.count(b); g.err == nil && b.Len() > 0 {
-			g.q.used(g.tiers[tier].Step, tier > 0)
-		}
-		return b
+	end := g.plan.end
+	if ns, ended := g.segment.End(); ended {
+		g.end = milli(ns) + 1
+		end = min(end, milli(ns))
 	}
-	end := p.end
-	var steps []stepFrom // newest first, lengths instead of indices
-	for tier := g.tier; tier < len(g.tiers) && g.err == nil; tier++ {
-		b := read(tier, end)
-		if b.Len() == 0 {
-			continue
-		}
-		steps = append(steps, stepFrom{b.Len(), g.step(tier)})
-		if g.batch.Len() == 0 {
-			g.batch = b
-		} else {
-			g.batch.prepend(b)
-		}
-		end = b.Times[0] - 1
-		if b.First == 1 || p.covered(b.Times[0], g.step(tier), g.known) {
-			break
-		}
-	}
-	for tier := g.tier - 1; tier >= 0 && g.batch.Len() == 0 && g.err == nil; tier-- {
-		if b := read(tier, p.end); b.Len() > 0 {
-			steps = append(steps, stepFrom{b.Len(), g.step(tier)})
-			g.batch = b
-		}
-	}
+	var memory [2]piece
+	pieces := g.fill(memory[:0], g.others, g.plan.start, end, g.tier, planned)
 	if g.err != nil {
 		return
 	}
-	at := 0
-	g.steps = g.one.step[:0]
-	for _, s := range slices.Backward(steps) {
-		g.steps = append(g.steps, stepFrom{at, s.step})
-		at += s.from
-	}
+	g.join(pieces)
 	g.findGaps()
+}
+
+// piece is the rows of one tier in a span that it answers for.
+type piece struct {
+	batch *Batch
+	step  int64
+}
+
+// The order in which tiers are asked for a span: the one at hand before the coarser ones and then the finer, the
+// coarser ones before the finer (what is older), or the finer ones before the coarser (what is newer).
+type order int
+
+const (
+	planned order = iota
+	coarser
+	finer
+)
+
+// sequence appends the numbers of n tiers in an order around one to to.
+func sequence(to []int, at, n int, o order) []int {
+	if o == planned {
+		to = append(to, at)
+	}
+	if o != finer {
+		for k := at + 1; k < n; k++ {
+			to = append(to, k)
+		}
+	}
+	for k := at - 1; k >= 0; k-- {
+		to = append(to, k)
+	}
+	if o == finer {
+		for k := at + 1; k < n; k++ {
+			to = append(to, k)
+		}
+	}
+	return to
+}
+
+// fill appends to out the rows of [lo, hi], unix ms, of the first tier in order that has some, and of others what is older and newer
+// than those. It asks the tiers of set alone.
+func (g *group) fill(out []piece, set uint32, lo, hi int64, at int, o order) []piece {
+	p := g.plan
+	var memory [16]int
+	for _, tier := range sequence(memory[:0], at, len(g.tiers), o) {
+		if set>>tier&1 == 0 {
+			continue
+		}
+		set &^= 1 << tier
+		step := g.step(tier)
+		begin := max(lo, p.begin(step, g.known))
+		if g.spans != nil && (g.spans[tier].Newest < begin || g.spans[tier].Oldest > hi) {
+			continue
+		}
+		b := g.read(tier, begin, hi)
+		if g.err != nil {
+			return out
+		}
+		if b.Len() == 0 {
+			continue
+		}
+		oldest, newest := b.Times[0], b.Times[b.Len()-1]
+		if !g.begins(b, lo, oldest) && !p.covered(lo, oldest, step, g.known) {
+			rest := set
+			if g.spans == nil { // the rings of a living process: a finer one reaches less far
+				rest &^= 1<<tier - 1
+			}
+			out = g.fill(out, rest, lo, oldest-1, tier, coarser)
+		}
+		out = append(out, piece{b, step})
+		if g.spans != nil && min(hi, g.known)-newest > step+step/2 {
+			out = g.fill(out, set, newest+1, hi, tier, finer)
+		}
+		return out
+	}
+	return out
+}
+
+// begins tells whether a tier's rows since lo begin with the process, so that there is nothing older.
+func (g *group) begins(b *Batch, lo, oldest int64) bool {
+	if b.First == 1 && g.spans == nil {
+		return true
+	}
+	birth := milli(g.segment.Start())
+	return birth > lo && birth <= oldest && oldest-birth <= g.tiers[0].Step.Milliseconds()
+}
+
+// read reads the rows of a tier in [begin, end].
+func (g *group) read(tier int, begin, end int64) *Batch {
+	rows := int64(g.tiers[tier].Rows)
+	if n := (min(end, g.known) - begin) / g.step(tier); n < rows {
+		rows = max(n+2, 0)
+	}
+	if g.plan.newest() {
+		rows = 1
+	}
+	b := NewBatch(g.columns, int(rows), g.q.left())
+	if err := b.Read(g.segment, g.table, tier, begin, end, g.plan.newest()); err != nil {
+		g.q.warn(err)
+	}
+	if g.err = g.q.count(b); g.err == nil && b.Len() > 0 {
+		g.q.used(g.tiers[tier].Step, g.tiers[tier].Step > g.tiers[0].Step)
+	}
+	return b
+}
+
+// join makes one batch of pieces, which are in the order of their times.
+func (g *group) join(pieces []piece) {
+	g.steps = g.one.step[:0]
+	if len(pieces) == 0 {
+		return
+	}
+	g.batch = pieces[0].batch
+	if len(pieces) > 1 {
+		rows := 0
+		for _, p := range pieces {
+			rows += p.batch.Len()
+		}
+		g.batch = NewBatch(g.columns, rows, math.MaxInt)
+		g.batch.First = pieces[0].batch.First
+	}
+	at := 0
+	for _, p := range pieces {
+		g.steps = append(g.steps, stepFrom{at, p.step})
+		at += p.batch.Len()
+		if len(pieces) > 1 {
+			g.batch.join(p.batch)
+		}
+	}
 }
 
 func (g *group) findGaps() {
@@ -159,13 +250,13 @@ func (g *group) findGaps() {
 		}
 		limit := staleAfter(s.step)
 		for i := s.from + 1; i < to; i++ {
+			if k+1 < len(g.steps) && i == g.steps[k+1].from {
+				limit = max(limit, staleAfter(g.steps[k+1].step))
+			}
 			if times[i]-times[i-1] > limit {
 				g.gaps = append(g.gaps, i)
 			}
 		}
-	}
-	if ns, ended := g.segment.End(); ended {
-		g.end = milli(ns) + 1
 	}
 	if n := len(times); n > 0 {
 		// A gap that is not over yet is one when it has passed on our own clock and as far as rows are known.

@@ -123,10 +123,21 @@ type schemas struct {
 	seed    maphash.Seed
 	entries map[**reader.Series]*entry // by the address of the slice's first element
 	known   map[uint64][]*schema
+	shared  map[sharedKey]*schema
 }
 
+// sharedKey names a slice of series that several sources share, as an archive's do, with the label names of the source.
+type sharedKey struct {
+	series **reader.Series
+	length int
+	source string
+}
+
+// keepShared bounds those.
+const keepShared = 256
+
 func newSchemas() *schemas {
-	return &schemas{seed: maphash.MakeSeed(), entries: map[**reader.Series]*entry{}, known: map[uint64][]*schema{}}
+	return &schemas{seed: maphash.MakeSeed(), entries: map[**reader.Series]*entry{}, known: map[uint64][]*schema{}, shared: map[sharedKey]*schema{}}
 }
 
 // view is a segment as one query sees it.
@@ -134,53 +145,91 @@ type view struct {
 	Segment
 	*entry
 	series []*reader.Series // parallel to schema.series
+	starts []int64          // unix ns, parallel to series; nil: each one's own
 }
 
 // views gives what is known of each segment.
 func (c *schemas) views(segments []Segment) []view {
-	out := make([]view, len(segments))
+	out, own := make([]view, len(segments)), len(segments)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, g := range segments {
 		series, pairs := g.Series(), g.Labels()
 		if len(series) == 0 { // has no address to be known by
-			out[i] = view{g, c.add(g, nil, pairs), nil}
+			out[i] = view{g, c.add(g, nil, pairs), nil, nil}
 			continue
+		}
+		if a, ok := g.(Archived); ok {
+			if starts := a.Starts(); starts != nil {
+				out[i] = view{g, c.share(g, series, pairs), series, starts}
+				own--
+				continue
+			}
 		}
 		e := c.entries[&series[0]]
 		if e == nil || len(e.schema.series) != len(series) || !slices.Equal(e.raw, pairs) {
 			e = c.add(g, series, pairs)
 			c.entries[&series[0]] = e
 		}
-		out[i] = view{g, e, series}
+		out[i] = view{g, e, series, nil}
 	}
-	if len(c.entries) > 2*len(segments)+16 {
+	if len(c.entries) > 2*own+16 || len(c.known) > 2*(len(segments)+keepShared) {
 		c.sweep(out)
 	}
 	return out
 }
 
 func (c *schemas) add(g Segment, series []*reader.Series, pairs []reader.Pair) *entry {
+	e := newEntry(g, pairs)
+	e.schema = c.schema(series, e.names())
+	return e
+}
+
+// share is add for series that several sources share: the schema is found by the identity of their slice, and the entry is made anew.
+func (c *schemas) share(g Segment, series []*reader.Series, pairs []reader.Pair) *entry {
+	e := newEntry(g, pairs)
+	names := e.names()
+	key := sharedKey{&series[0], len(series), strings.Join(names, "\xff")}
+	if e.schema = c.shared[key]; e.schema == nil {
+		if len(c.shared) >= keepShared {
+			clear(c.shared)
+		}
+		e.schema = c.schema(series, names)
+		c.shared[key] = e.schema
+	}
+	return e
+}
+
+func newEntry(g Segment, pairs []reader.Pair) *entry {
 	e := &entry{raw: pairs, source: legalLabels(pairs)}
 	for _, p := range names.TargetLabels(pairs, g.Attributes()) {
 		if p.Value != "" {
 			e.target = append(e.target, labels.Label{Name: p.Name, Value: p.Value})
 		}
 	}
-	source := make([]string, len(e.source))
+	return e
+}
+
+// names are those of the source's labels.
+func (e *entry) names() []string {
+	out := make([]string, len(e.source))
 	for i, l := range e.source {
-		source[i] = l.Name
+		out[i] = l.Name
 	}
+	return out
+}
+
+// schema of series under a source's label names.
+func (c *schemas) schema(series []*reader.Series, source []string) *schema {
 	h := c.hash(series, source)
 	for _, s := range c.known[h] {
 		if s.same(series, source) {
-			e.schema = s
-			return e
+			return s
 		}
 	}
-	e.schema = newSchema(series, source)
-	c.known[h] = append(c.known[h], e.schema)
-	return e
+	s := newSchema(series, source)
+	c.known[h] = append(c.known[h], s)
+	return s
 }
 
 // sweep forgets segments that are gone.
@@ -189,9 +238,12 @@ func (c *schemas) sweep(views []view) {
 	used := make(map[*schema]bool, 16)
 	for _, v := range views {
 		used[v.schema] = true
-		if len(v.series) > 0 {
+		if len(v.series) > 0 && v.starts == nil {
 			c.entries[&v.series[0]] = v.entry
 		}
+	}
+	for _, s := range c.shared {
+		used[s] = true
 	}
 	for h, list := range c.known {
 		list = slices.DeleteFunc(list, func(s *schema) bool { return !used[s] })

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/prometheus/util/almost"
 
 	"github.com/shmts/shmts/internal/query"
+	"github.com/shmts/shmts/internal/query/querytest"
 	"github.com/shmts/shmts/reader"
 )
 
@@ -84,8 +85,6 @@ type script struct {
 	foreign         bool // histograms, or start times, were loaded
 	evaluated, left int
 }
-
-func (s *script) Segments() []query.Segment { return s.segments }
 
 func (s *script) clear() {
 	s.segments, s.series, s.foreign = nil, map[string]*scriptSegment{}, false
@@ -168,7 +167,7 @@ func (s *script) eval(head string, body []string) error {
 		}
 		return time.Duration(v).Milliseconds()
 	}
-	storage := query.NewStorage(s, 0, nil).With(query.Hints{})
+	storage := query.NewStorage(querytest.Segments(s.segments), 0, nil).With(query.Hints{})
 	var q promql.Query
 	var err error
 	var mod string
@@ -304,7 +303,7 @@ func (g *scriptSegment) Tables() []reader.Table {
 	return []reader.Table{{Name: "scalars", Tiers: []reader.Tier{{Step: 1e6 * time.Hour / 1e3, Rows: 1 << 16}}}}
 }
 
-func (g *scriptSegment) Columns(_, _ int, begin, end int64, dst *query.Batch) {
+func (g *scriptSegment) Columns(_, _ int, begin, end int64, dst *query.Batch) error {
 	for i, t := range g.times {
 		if t*1e6 < begin || t*1e6 > end {
 			continue
@@ -314,4 +313,5 @@ func (g *scriptSegment) Columns(_, _ int, begin, end int64, dst *query.Batch) {
 			dst.AddFloat(c, g.values[i])
 		}
 	}
+	return nil
 }

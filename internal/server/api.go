@@ -17,11 +17,15 @@ import (
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/stats"
 )
 
 // prometheusVersion is that of the engine inside. Grafana and others choose features by it.
 const prometheusVersion = "3.15.0"
+
+// maxWarnings is how many warnings, and how many infos, an answer tells.
+const maxWarnings = 10
 
 func (s *server) query(r *http.Request) answer {
 	limit, err := limitParam(r)
@@ -124,7 +128,7 @@ func (s *server) evaluate(r *http.Request, limit int, prepare func(context.Conte
 	if res.Err != nil {
 		return failed(classify(res.Err, execution), res.Err)
 	}
-	a.warnings, a.infos = res.Warnings.AsStrings(q.String(), 10, 10)
+	a.warnings, a.infos = res.Warnings.AsStrings(q.String(), maxWarnings, maxWarnings)
 	if limit > 0 {
 		cut := false
 		switch v := res.Value.(type) {
@@ -186,7 +190,7 @@ func (s *server) parseQuery(r *http.Request) answer {
 }
 
 // lookup is what the label endpoints have in common: each selector's strings, merged, sorted and cut.
-func (s *server) lookup(r *http.Request, find func(storage.Querier, context.Context, *storage.LabelHints, []*labels.Matcher) ([]string, error)) answer {
+func (s *server) lookup(r *http.Request, find func(storage.Querier, context.Context, *storage.LabelHints, []*labels.Matcher) ([]string, annotations.Annotations, error)) answer {
 	limit, err := limitParam(r)
 	if err != nil {
 		return invalid("limit", err)
@@ -208,27 +212,29 @@ func (s *server) lookup(r *http.Request, find func(storage.Querier, context.Cont
 		sets = [][]*labels.Matcher{nil}
 	}
 	out := strs{}
+	var warnings annotations.Annotations
 	for _, set := range sets {
-		found, err := find(q, r.Context(), &storage.LabelHints{Limit: oneMore(limit)}, set)
+		found, more, err := find(q, r.Context(), &storage.LabelHints{Limit: oneMore(limit)}, set)
 		if err != nil {
 			return failed(classify(err, execution), err)
 		}
 		out = append(out, found...)
+		warnings.Merge(more)
 	}
 	slices.Sort(out)
 	a := answer{}
+	a.warnings, _ = warnings.AsStrings("", maxWarnings, 0)
 	if out = slices.Compact(out); limit > 0 && len(out) > limit {
 		out = out[:limit]
-		a.warnings = []string{truncated}
+		a.warnings = append(a.warnings, truncated)
 	}
 	a.data = out
 	return a
 }
 
 func (s *server) labelNames(r *http.Request) answer {
-	return s.lookup(r, func(q storage.Querier, ctx context.Context, h *storage.LabelHints, m []*labels.Matcher) ([]string, error) {
-		names, _, err := q.LabelNames(ctx, h, m...)
-		return names, err
+	return s.lookup(r, func(q storage.Querier, ctx context.Context, h *storage.LabelHints, m []*labels.Matcher) ([]string, annotations.Annotations, error) {
+		return q.LabelNames(ctx, h, m...)
 	})
 }
 
@@ -240,9 +246,8 @@ func (s *server) labelValues(r *http.Request) answer {
 	if !model.UTF8Validation.IsValidLabelName(name) {
 		return failed(badData, fmt.Errorf("invalid label name: %q", name))
 	}
-	return s.lookup(r, func(q storage.Querier, ctx context.Context, h *storage.LabelHints, m []*labels.Matcher) ([]string, error) {
-		values, _, err := q.LabelValues(ctx, name, h, m...)
-		return values, err
+	return s.lookup(r, func(q storage.Querier, ctx context.Context, h *storage.LabelHints, m []*labels.Matcher) ([]string, annotations.Annotations, error) {
+		return q.LabelValues(ctx, name, h, m...)
 	})
 }
 
@@ -287,7 +292,8 @@ func (s *server) series(r *http.Request) answer {
 	if err := set.Err(); err != nil {
 		return failed(classify(err, execution), err)
 	}
-	a.data = out
+	warnings, _ := set.Warnings().AsStrings("", maxWarnings, 0)
+	a.data, a.warnings = out, append(warnings, a.warnings...)
 	return a
 }
 
@@ -302,7 +308,10 @@ func (s *server) metadata(r *http.Request) answer {
 			limits[name] = n
 		}
 	}
-	all := s.Engine.Metadata(r.Form.Get("metric"))
+	all, err := s.Engine.Metadata(r.Context(), r.Form.Get("metric"))
+	if err != nil {
+		return failed(classify(err, execution), err)
+	}
 	if n := limits["limit_per_metric"]; n > 0 {
 		for name, list := range all {
 			all[name] = list[:min(n, len(list))]

@@ -352,7 +352,7 @@ func TestHealth(t *testing.T) {
 // More requests than places are refused at once, and a slow one does not keep others from ending.
 func TestBusy(t *testing.T) {
 	in, leave := make(chan struct{}), make(chan struct{})
-	src := sourcesFunc(func() []query.Segment {
+	src := query.Snapshot(func() []query.Segment {
 		in <- struct{}{}
 		<-leave
 		return nil
@@ -372,13 +372,9 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-type sourcesFunc func() []query.Segment
-
-func (f sourcesFunc) Segments() []query.Segment { return f() }
-
 // A source that panics costs one request, not the daemon.
 func TestPanic(t *testing.T) {
-	e := query.New(query.Options{Sources: sourcesFunc(func() []query.Segment { panic("broken") })})
+	e := query.New(query.Options{Sources: query.Snapshot(func() []query.Segment { panic("broken") })})
 	c := newClient(t, server.Options{Engine: e})
 	for range 3 {
 		if w := c.get("/api/v1/labels"); w.Code != 500 || !strings.Contains(w.Body.String(), `"errorType":"internal"`) {

@@ -4,6 +4,7 @@
 package querytest
 
 import (
+	"context"
 	"maps"
 	"math"
 	"slices"
@@ -17,8 +18,13 @@ import (
 // Segments is a query.Sources.
 type Segments []query.Segment
 
-// Segments implements query.Sources.
-func (s Segments) Segments() []query.Segment { return s }
+// Select implements query.Sources.
+func (s Segments) Select(context.Context, query.Selection) ([]query.Segment, []error, error) {
+	return s, nil, nil
+}
+
+// Coarsest implements query.Sources.
+func (s Segments) Coarsest() time.Duration { return query.Coarsest(s) }
 
 // Segment is a process. Set values through Value, then Tick.
 type Segment struct {
@@ -215,7 +221,7 @@ func (s *Segment) Between(int, int, int64, int64, func(*reader.Row) bool) {
 }
 
 // Columns implements query.ColumnReader.
-func (s *Segment) Columns(table, tier int, begin, end int64, dst *query.Batch) {
+func (s *Segment) Columns(table, tier int, begin, end int64, dst *query.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.rings[table][tier].rows {
@@ -223,7 +229,7 @@ func (s *Segment) Columns(table, tier int, begin, end int64, dst *query.Batch) {
 			continue
 		}
 		if dst.Full() {
-			return
+			return nil
 		}
 		s.RowsRead++
 		dst.At(r.t/1e6, r.no, r.epoch)
@@ -236,4 +242,5 @@ func (s *Segment) Columns(table, tier int, begin, end int64, dst *query.Batch) {
 			dst.AddValue(i, &v, ok)
 		}
 	}
+	return nil
 }
