@@ -188,6 +188,8 @@ type Selection struct {
 	UID func(uid int) bool
 	// Tiers that are looked into, by index; nil: all.
 	Tiers []int
+	// Limit, if not 0, is how many are found at most: if there are more, so many are answered, whichever, with ErrTooMany.
+	Limit int
 }
 
 // Matcher is a condition on one label.
@@ -257,8 +259,8 @@ type Reader interface {
 	ID() [16]byte
 	// Tiers, finest first.
 	Tiers() []Tier
-	// Select finds incarnations, in the order of their births. An error is the context's or of the system; what fails a check is
-	// counted, and the rest is found.
+	// Select finds incarnations, in the order of their births. An error is the context's or of the system, or ErrTooMany beside
+	// Limit of them; what fails a check is counted, and the rest is found.
 	Select(ctx context.Context, s Selection) ([]*Incarnation, error)
 	// Find finds everything that the archive has of a segment: an incarnation for each epoch and copy, with all
 	// its blocks whatever their times, and so with its positions. Nil if there is nothing.
@@ -291,6 +293,9 @@ type BlockSource struct {
 	Rows   int
 	Copied bool
 }
+
+// ErrTooMany is what Select answers, wrapped, beside what it found where there is more than the Selection's Limit.
+var ErrTooMany = errors.New("shmts: archive: more sources than the limit")
 
 // Errors of Append.
 var (

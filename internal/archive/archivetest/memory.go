@@ -304,7 +304,7 @@ func (m *Memory) Select(ctx context.Context, s archive.Selection) ([]*archive.In
 	}
 	m.mu.Lock() // of unions
 	defer m.mu.Unlock()
-	return m.collect(s.Tiers, func(b *archive.Block, r *archive.Rows) bool {
+	found := m.collect(s.Tiers, func(b *archive.Block, r *archive.Rows) bool {
 		if slices.Min(r.Times) > s.To || slices.Max(r.Times) < s.From || s.UID != nil && !s.UID(r.Source.UID) || s.Schema != nil && !s.Schema(b.Schema) {
 			return false
 		}
@@ -316,7 +316,11 @@ func (m *Memory) Select(ctx context.Context, s archive.Selection) ([]*archive.In
 			}
 		}
 		return true
-	}), nil
+	})
+	if s.Limit > 0 && len(found) > s.Limit {
+		return found[:s.Limit], fmt.Errorf("%w: want at most %d, got %d", archive.ErrTooMany, s.Limit, len(found))
+	}
+	return found, nil
 }
 
 // Find implements archive.Reader.
