@@ -29,6 +29,11 @@ var comment = regexp.MustCompile(`^<!-- struct (\w+) (\w+) -->$`)
 
 // parseStructures reads every table that a struct comment announces.
 func parseStructures(page string) (all []structure, err error) {
+	return parseTables(page, comment)
+}
+
+// parseTables reads every table that a comment announces: it says the name in Go, and in C if there is one.
+func parseTables(page string, comment *regexp.Regexp) (all []structure, err error) {
 	heading := ""
 	lines := strings.Split(page, "\n")
 	for i := 0; i < len(lines); i++ {
@@ -39,7 +44,7 @@ func parseStructures(page string) (all []structure, err error) {
 		if m == nil {
 			continue
 		}
-		s := structure{goName: m[1], cName: m[2], heading: heading}
+		s := structure{goName: m[1], cName: m[len(m)-1], heading: heading}
 		for i++; i < len(lines) && !strings.HasPrefix(lines[i], "|"); i++ {
 		}
 		header := cells(lines[i])
@@ -78,11 +83,14 @@ func cells(line string) []string {
 	return c
 }
 
-// structures of package layout by the name in the page's comments, with the constant of their size.
-var structures = map[string]struct {
+// A goStructure is one in Go, with the constant of its size.
+type goStructure struct {
 	typ  reflect.Type
 	size int
-}{
+}
+
+// structures of package layout by the name in the page's comments.
+var structures = map[string]goStructure{
 	"Superblock":   {reflect.TypeFor[layout.Superblock](), layout.SuperblockSize},
 	"Section":      {reflect.TypeFor[layout.Section](), layout.SectionSize},
 	"Table":        {reflect.TypeFor[layout.Table](), layout.TableSize},
@@ -122,13 +130,16 @@ func goField(t reflect.Type, f field) (offset, size int, typ reflect.Type, ok bo
 }
 
 // checkStructures answers where the page and package layout differ, one line each.
-func checkStructures(all []structure) (wrong []string) {
+func checkStructures(all []structure) (wrong []string) { return checkTables(all, structures) }
+
+// checkTables answers where the page and structures of Go differ.
+func checkTables(all []structure, structures map[string]goStructure) (wrong []string) {
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	seen := map[string]bool{}
 	for _, s := range all {
 		g, ok := structures[s.goName]
 		if !ok {
-			say("%s: no such structure in package layout", s.goName)
+			say("%s: no such structure in Go", s.goName)
 			continue
 		}
 		if seen[s.goName] {
@@ -157,7 +168,7 @@ func checkStructures(all []structure) (wrong []string) {
 			offset, size, typ, ok := goField(g.typ, f)
 			switch {
 			case !ok:
-				say("%s: not in layout.%s", where, g.typ.Name())
+				say("%s: not in %s", where, g.typ)
 				continue
 			case offset != f.offset:
 				say("%s: at %#x in the page, at %#x in Go", where, f.offset, offset)

@@ -1,11 +1,15 @@
 package archive
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+
+	"github.com/klauspost/compress/flate"
 
 	"github.com/shmts/shmts/layout"
 	"github.com/shmts/shmts/reader"
@@ -121,4 +125,63 @@ func parseSchema(text []byte) (*Schema, error) {
 		return nil, fmt.Errorf("shmts: archive: schema: want %d bytes, got %d", len(text)-len(rest), len(text))
 	}
 	return s, nil
+}
+
+// appendSchema appends the body of a schema's block: hash, length, and the text deflated. FORMAT.md 15.3.
+func appendSchema(b []byte, s *Schema) ([]byte, error) {
+	text, err := s.text()
+	if err != nil {
+		return b, err
+	}
+	out := append(b, s.Hash[:]...)
+	out = le.AppendUint32(out, uint32(len(text)))
+	out = le.AppendUint32(out, 0)
+	w := bytes.NewBuffer(out)
+	z, err := flate.NewWriter(w, flate.DefaultCompression)
+	if err == nil {
+		_, err = z.Write(text)
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		return b, fmt.Errorf("shmts: archive: schema: deflate: %w", err)
+	}
+	return w.Bytes(), nil
+}
+
+// cutSchema reads the body of a schema's block.
+func cutSchema(body []byte) (*Schema, error) {
+	if len(body) < schemaBodySize {
+		return nil, errShort
+	}
+	n := le.Uint32(body[16:])
+	if n > maxText {
+		return nil, fmt.Errorf("schema: want a text of at most %d bytes, got %d", maxText, n)
+	}
+	// What the text says of its length sizes nothing before as much was there.
+	z := flate.NewReader(bytes.NewReader(body[schemaBodySize:]))
+	var text bytes.Buffer
+	if _, err := text.ReadFrom(io.LimitReader(z, int64(n)+1)); err != nil {
+		return nil, fmt.Errorf("schema: inflate: %w", err)
+	}
+	if text.Len() != int(n) {
+		return nil, fmt.Errorf("schema: want a text of %d bytes, got %d", n, text.Len())
+	}
+	s, err := parseSchema(text.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	if s.Hash != [16]byte(body) {
+		return nil, fmt.Errorf("schema: want hash %x, got a text of %x", body[:16], s.Hash)
+	}
+	return s, nil
+}
+
+// fields is how many runs the schema's series have in a block.
+func (s *Schema) fields(folded bool) (n int) {
+	for _, sr := range s.Series {
+		n += len(Fields(sr.Kind, folded))
+	}
+	return n
 }

@@ -1,0 +1,39 @@
+package archive
+
+import (
+	"errors"
+)
+
+// An index finds what an extent holds. A sealed extent's lies on disk behind its blocks, the open one's is
+// kept in memory while it grows. Both are safe for concurrent use, and what they answer is not changed.
+type index interface {
+	// mayHave is false only if the extent has no such filter key: see segmentKey and pairKey.
+	mayHave(key uint64) bool
+	// blocks are the rows blocks, in their order.
+	blocks() ([]blockRef, error)
+	// source is one of them by ordinal, with the positions in blocks() that have rows of it.
+	source(ordinal uint32) (*Source, []uint32, error)
+	// ids are the ordinals of a segment's sources: one for each epoch and copy.
+	ids(segment [16]byte) ([]uint32, error)
+	// pair are the ordinals, ascending, of sources with a label; pairs those of each value of one, in the values' order, until f answers false.
+	pair(name, value string) ([]uint32, error)
+	pairs(name string, f func(value string, ordinals []uint32) bool) error
+	// schemas by ordinal. One that no valid block gave has offset 0.
+	schemas() ([]schemaRef, error)
+	// sources is how many ordinals there are. A source that no valid block gave is errAbsent.
+	sources() int
+}
+
+// blockRef is a rows block in the index. FORMAT.md 18, section 1.
+type blockRef struct {
+	offset, length, schema, sources uint32
+	tmin, tmax                      int64 // ms
+}
+
+// schemaRef is a schema in the index. FORMAT.md 18, section 4.
+type schemaRef struct {
+	hash                  [16]byte
+	offset, table, series uint32 // of the schema's block
+}
+
+var errAbsent = errors.New("no valid block gives this ordinal")
