@@ -59,6 +59,7 @@ const (
 	flagFinal     = 1 << 0 // of a source's rows
 	flagEstimated = 1 << 1
 	flagCopied    = 1 << 2
+	flagFalling   = 1 << 3
 )
 
 // The runs before the fields'. FORMAT.md 16.2.
@@ -88,6 +89,7 @@ const (
 	indexEntrySize  = 16                               // offset, length, check, reserved: of a section
 	indexHeadSize   = 8 + indexSections*indexEntrySize // before the sections
 	blockEntrySize  = 32                               // of section 1
+	sourceEntrySize = 8                                // of section 2
 	schemaEntrySize = 32                               // of section 4
 	idEntrySize     = 20                               // of section 5
 )

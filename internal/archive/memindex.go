@@ -110,15 +110,38 @@ func (m *memIndex) ids(segment [16]byte) (all []uint32, err error) {
 
 // lookup is the ordinal of a key.
 func (m *memIndex) lookup(k Key) (uint32, bool) {
-	all, _ := m.ids(k.Segment)
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	for _, o := range all {
+	for o, ok := m.first[k.Segment]; ok; {
 		if keyOf(m.record(o)) == k {
 			return o, true
 		}
+		next := m.sourceAt[o].next
+		o, ok = next-1, next > 0
 	}
 	return 0, false
+}
+
+func (m *memIndex) schemaCount() uint32 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return uint32(len(m.schemaAt))
+}
+
+// sourceRoom is by how much the index grows at most with a source.
+func (m *memIndex) sourceRoom(record []byte) int {
+	n := len(record) + roomSource + 4
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if lists, _, err := sourceLists(record); err == nil {
+		_, _ = eachPair(lists, func(name, value []byte) {
+			n += roomPairOf
+			if _, known := m.keys[pairKey(name, value)]; !known {
+				n += roomPair + len(name) + len(value)
+			}
+		})
+	}
+	return n
 }
 
 func (m *memIndex) pair(name, value string) (all []uint32, err error) {
@@ -205,19 +228,19 @@ func (m *memIndex) pairs(name string, f func(value string, ordinals []uint32) bo
 // What an index takes on disk beyond its ordinals, bytes at most: of a source beside its record, of a pair beside its text, of a
 // pair once more, of a rows block and of each of its sources.
 const (
-	roomSource = 4 + 4 + 4 + idEntrySize + 2 // offset, k, padding, id, filter
-	roomPair   = 4 + 4 + 3 + 2               // offset, lengths, count, filter
-	roomPairOf = 3                           // an ordinal below 2^20 as a uvarint
+	roomSource = 4 + 4 + idEntrySize + 2 // k, padding, id, filter
+	roomPair   = 4 + 4 + 3 + 2           // offset, lengths, count, filter
+	roomPairOf = 3                       // an ordinal below 2^20 as a uvarint
 	roomBlock  = blockEntrySize
 	roomPost   = 4
-	roomFixed  = BlockHeaderSize + indexHeadSize + indexSections*align + 4 + 4 + align // alignment, last offsets, the filter's
+	roomFixed  = BlockHeaderSize + indexHeadSize + indexSections*align + sourceEntrySize + 4 + align // alignment, last offsets, the filter's
 )
 
 // indexRoom is what the index's block takes at most.
 func (m *memIndex) indexRoom() int {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return roomFixed + m.room + len(m.schemaAt)*schemaEntrySize + len(m.sourceAt)*4
+	return roomFixed + m.room + len(m.schemaAt)*schemaEntrySize + len(m.sourceAt)*sourceEntrySize
 }
 
 // addSources takes in the body of a sources block, or nothing of it.
@@ -362,11 +385,14 @@ func (m *memIndex) appendIndex(b []byte, seed seed, offset uint32) []byte {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	from := 0 // where the section begins in b
-	done := func(i int) {
+	entry := func(i, from, end int) {
 		e, o := b[body+8+i*indexEntrySize:], uint32(from-body)
 		le.PutUint32(e, o)
-		le.PutUint32(e[4:], uint32(len(b)-from))
-		le.PutUint32(e[8:], seed.check(offset+BlockHeaderSize+o, b[from:]))
+		le.PutUint32(e[4:], uint32(end-from))
+		le.PutUint32(e[8:], seed.check(offset+BlockHeaderSize+o, b[from:end]))
+	}
+	done := func(i int) {
+		entry(i, from, len(b))
 		b = pad(b, block)
 		from = len(b)
 	}
@@ -386,16 +412,11 @@ func (m *memIndex) appendIndex(b []byte, seed seed, offset uint32) []byte {
 		b = le.AppendUint64(b, uint64(r.tmax))
 	}
 	done(sectionBlocks)
-	at := uint32(0)
+	offsets := from
+	b = append(b, make([]byte, (len(m.sourceAt)+1)*sourceEntrySize)...)
+	from = len(b)
 	for o := range m.sourceAt {
-		b = le.AppendUint32(b, at)
-		if record := m.sourceRecord(uint32(o)); record != nil {
-			at += uint32(len(record)) + aligned(uint32(4+4*len(m.sourceAt[o].posts)))
-		}
-	}
-	b = le.AppendUint32(b, at)
-	done(sectionSourceOffsets)
-	for o := range m.sourceAt {
+		at := len(b)
 		if record := m.sourceRecord(uint32(o)); record != nil {
 			b = append(b, record...)
 			b = le.AppendUint32(b, uint32(len(m.sourceAt[o].posts)))
@@ -404,7 +425,12 @@ func (m *memIndex) appendIndex(b []byte, seed seed, offset uint32) []byte {
 			}
 			b = pad(b, from)
 		}
+		e := b[offsets+o*sourceEntrySize:]
+		le.PutUint32(e, uint32(at-from))
+		le.PutUint32(e[4:], seed.check(offset+uint32(at-block), b[at:]))
 	}
+	le.PutUint32(b[offsets+len(m.sourceAt)*sourceEntrySize:], uint32(len(b)-from))
+	entry(sectionSourceOffsets, offsets, from)
 	done(sectionSources)
 	for i := range m.schemaAt {
 		s := &m.schemaAt[i]
@@ -426,7 +452,7 @@ func (m *memIndex) appendIndex(b []byte, seed seed, offset uint32) []byte {
 		b = le.AppendUint32(b, o)
 	}
 	done(sectionIDs)
-	at = 0
+	at := uint32(0)
 	eachValue(pairs, func(same []ownPair) bool {
 		b = le.AppendUint32(b, at)
 		at += uint32(4 + len(same[0].name) + len(same[0].value) + uvarintSize(uint64(len(same))))
