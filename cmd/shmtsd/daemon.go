@@ -70,7 +70,8 @@ func (d *daemon) build(c *config.Config) (err error) {
 	h := health.New(d.self)
 	d.metrics = newSelfMetrics(h, c.OTLP.Endpoint != "")
 	d.register, err = source.Open(source.Options{
-		Store: reader.Options{Dir: c.Store, TrustUIDs: c.TrustUIDs, NoMap: c.NoMap, AnyOwner: c.AnyOwner, MapBytes: mapBytes},
+		Store: reader.Options{Dir: c.Store, TrustUIDs: c.TrustUIDs, NoMap: c.NoMap, AnyOwner: c.AnyOwner, MapBytes: mapBytes,
+			PerUser: c.PerUser, Total: c.Total},
 		Every: c.PollInterval, DeadTTL: c.DeadTTL, HoldLimit: c.HoldLimit, Logger: d.log, Polled: d.polled,
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 type selfMetrics struct {
 	h       *health.Health
 	process *health.Process
+	budgets *budgetMetrics
 
 	polls, failedPolls *health.Counter
 	pollTime           *health.Histogram
@@ -34,6 +35,7 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 	m := &selfMetrics{
 		h:           h,
 		process:     health.NewProcess(h),
+		budgets:     newBudgetMetrics(h),
 		polls:       h.Counter("shmtsd_polls_total", "Looks at the store.", ""),
 		failedPolls: h.Counter("shmtsd_polls_failed_total", "Looks at the store that could not list it.", ""),
 		pollTime:    h.Histogram("shmtsd_poll_duration_seconds", "Time that a look at the store took."),
@@ -49,7 +51,7 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 		vanished:     h.Counter("shmtsd_segments_vanished_total", "Segments that somebody else unlinked.", ""),
 
 		skippedRows:     h.Counter("shmtsd_rows_skipped_total", "Rows passed over: torn or broken.", ""),
-		skippedSeries:   h.Counter("shmtsd_series_skipped_total", "Series passed over: broken.", ""),
+		skippedSeries:   h.Counter("shmtsd_series_skipped_total", "Series passed over: broken, or over budget.", ""),
 		droppedSeries:   h.Counter("shmtsd_writers_dropped_series_total", "Registrations that found no room in their segments.", ""),
 		overflowThreads: h.Counter("shmtsd_writers_overflow_threads_total", "Threads that found no lane free.", ""),
 		rejected:        h.Counter("shmtsd_writers_rejected_records_total", "Records that were no legal value.", ""),
@@ -83,6 +85,7 @@ func (m *selfMetrics) update(r *source.Register, e *otlp.Exporter) {
 	for i, n := range [4]int{s.Alive, s.Stalled, s.Closed, s.Dead} {
 		m.segments[i].Set(float64(n))
 	}
+	m.budgets.update(s)
 	m.sources.Set(float64(s.Sources))
 	m.series.Set(float64(s.Series))
 	m.bytes.Set(float64(s.Bytes))

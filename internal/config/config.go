@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v2"
+
+	"github.com/shmts/shmts/reader"
 )
 
 // Config is what was said, checked.
@@ -38,6 +40,8 @@ type Config struct {
 	TrustUIDs    []int
 	AnyOwner     bool
 	NoMap        bool
+	PerUser      reader.Budget // what the segments of one user may take, and those of all
+	Total        reader.Budget
 	LogLevel     slog.Level
 	LogFormat    string // text or json
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shmts/shmts/reader"
 )
 
 func env(kv ...string) func(string) string {
@@ -36,6 +38,8 @@ func TestThreeWays(t *testing.T) {
 		"log.level": "debug", "log.format": "json", "query.timeout": "3s", "query.max-concurrency": "3", "query.max-samples": "1000",
 		"otlp.endpoint": "http://h:1/x", "otlp.protocol": "grpc", "otlp.headers": "k=v,l=a%2Cb", "otlp.timeout": "4s", "otlp.compression": "none",
 		"otlp.insecure": "true", "otlp.certificate": "/ca", "otlp.client-certificate": "/c", "otlp.client-key": "/k", "otlp.interval": "11s",
+		"budget.user.segments": "7", "budget.user.bytes": "3GiB", "budget.user.series": "9", "budget.user.label-bytes": "5KiB",
+		"budget.total.segments": "70", "budget.total.bytes": "1TiB", "budget.total.series": "90", "budget.total.label-bytes": "65536",
 		"otlp.temporality": "cumulative", "otlp.batch-bytes": "5000", "otlp.batch-points": "7",
 	}
 	def, err := Load(nil, env())
@@ -174,6 +178,9 @@ func TestErrors(t *testing.T) {
 		{"key without certificate", []string{"--otlp.client-key=k"}, nil, []string{"together", `"k"`}},
 		{"endpoint", []string{"--otlp.endpoint=ftp://x"}, nil, []string{"http://host:port", `"ftp://x"`}},
 		{"kept too short", []string{"--otlp.endpoint=http://h", "--otlp.interval=10m"}, nil, []string{"hold-limit", "20m0s", "11m0s"}},
+		{"size without a unit that it knows", []string{"--budget.user.bytes=64MB"}, nil, []string{"budget.user.bytes", "4KiB to 1024TiB", "64MiB", `"64MB"`}},
+		{"size too small", nil, []string{"SHMTS_BUDGET_TOTAL_LABEL_BYTES", "1KiB"}, []string{"budget.total.label-bytes", "4KiB", `"1KiB"`, "environment SHMTS_BUDGET_TOTAL_LABEL_BYTES"}},
+		{"no budget", []string{"--config", file(t, "budget: {user: {segments: 0}}")}, nil, []string{"budget.user.segments", "1 to", `"0"`}},
 		{"listen", []string{"--listen=9465"}, nil, []string{"host:port", `"9465"`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -207,5 +214,31 @@ func TestUsageNamesEverything(t *testing.T) {
 	}
 	if c, err := Load([]string{"--help", "--dead-ttl", "x"}, env()); err != nil || !c.Help {
 		t.Errorf("--help: got %+v, %v", c, err)
+	}
+}
+
+// A size is a number of bytes, or one of KiB, MiB, GiB, TiB.
+func TestSize(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want int64 // -1: an error
+	}{{"0", 0}, {"1", 1}, {"4096", 4096}, {"4096B", 4096}, {"4KiB", 4096}, {"4 KiB", 4096}, {"64MiB", 64 << 20}, {"16GiB", 16 << 30}, {"1TiB", 1 << 40},
+		{"", -1}, {"KiB", -1}, {"B", -1}, {"-1", -1}, {"1.5GiB", -1}, {"64MB", -1}, {"64mib", -1}, {"2TiB", -1}, {"9223372036854775807TiB", -1},
+		{"9223372036854775808", -1}, {"1KiBB", -1}, {"0x10", -1}, {"1e6", -1}} {
+		got := int64(-1)
+		err := size(&got, 0, 1<<40)(c.text)
+		if got != c.want || (err != nil) != (c.want < 0) {
+			t.Errorf("%q: want %d, got %d, %v", c.text, c.want, got, err)
+		}
+		if err == nil {
+			var again int64
+			if err := size(&again, 0, 1<<40)(sizeText(got)); err != nil || again != got {
+				t.Errorf("%q: want %q to mean the same, got %d, %v", c.text, sizeText(got), again, err)
+			}
+		}
+	}
+	if c, err := Load([]string{"--config", file(t, "budget:\n  user: {segments: 5, bytes: 1GiB}\n  total:\n    series: 12\n")}, env()); err != nil ||
+		c.PerUser.Segments != 5 || c.PerUser.Bytes != 1<<30 || c.Total.Series != 12 || c.Total.Segments != reader.DefaultTotal().Segments {
+		t.Errorf("budgets of a file: got %+v, %+v, %v", c.PerUser, c.Total, err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/shmts/shmts/reader"
 )
 
 // A setting is one thing that can be said, defined once: its flag, its variables, its place in the file.
@@ -75,6 +77,8 @@ func settings(c *Config) []setting {
 		{name: "otlp.batch-bytes", def: "2097152", what: "N", help: "a request is sent when it is so large, uncompressed (gRPC receivers refuse more than 4194304 by default)", set: number(&c.OTLP.BatchBytes, 4096, 64<<20)},
 		{name: "otlp.batch-points", def: "50000", what: "N", help: "or when it has so many data points", set: number(&c.OTLP.BatchPoints, 1, 10_000_000)},
 	}
+	all = append(all, budget("budget.user", "one user", "more are refused until there is room", &c.PerUser, reader.DefaultPerUser())...)
+	all = append(all, budget("budget.total", "all users", "a user gets no more than he leaves free", &c.Total, reader.DefaultTotal())...)
 	for i := range all {
 		all[i].env = envName(all[i].name)
 	}
