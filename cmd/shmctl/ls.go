@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ type lsJSON struct {
 	Store    string        `json:"store" doc:"the directory"`
 	Segments []segmentJSON `json:"segments" doc:"oldest first"`
 	Refused  []refusalJSON `json:"refused" doc:"files that are not read"`
+	Users    []userJSON    `json:"users" doc:"by uid: what each user's segments take; none where SEGMENT is said"`
 }
 
 type segmentJSON struct {
@@ -41,8 +43,28 @@ type segmentJSON struct {
 }
 
 type refusalJSON struct {
-	Path  string `json:"path"`
-	Error string `json:"error"`
+	Path   string `json:"path"`
+	Error  string `json:"error"`
+	Budget string `json:"budget,omitempty" doc:"segments, bytes, series or label-bytes, where that is what there was no room in"`
+}
+
+type userJSON struct {
+	UID           int        `json:"uid"`
+	Used          budgetJSON `json:"used" doc:"of the user's segments that are read"`
+	Limit         budgetJSON `json:"limit" doc:"what they may take, by shmtsd's defaults"`
+	Waiting       int        `json:"waiting" doc:"segments that are refused for want of room"`
+	SkippedSeries uint64     `json:"skipped_series" doc:"series, of segments that are read, that found no room"`
+}
+
+type budgetJSON struct {
+	Segments   int   `json:"segments"`
+	Bytes      int64 `json:"bytes"`
+	Series     int   `json:"series" doc:"retired ones among them"`
+	LabelBytes int64 `json:"label_bytes" doc:"names, units, help and labels"`
+}
+
+func describeUser(u reader.Usage) userJSON {
+	return userJSON{u.UID, budgetJSON(u.Used), budgetJSON(u.Limit), u.Refused, u.SkippedSeries}
 }
 
 func lsVerb() *verb {
@@ -54,12 +76,15 @@ func lsVerb() *verb {
 			ArgsUsage: "[SEGMENT...]",
 			Description: "A segment is alive while its writer holds the file's lock and ticks, stalled when it holds the lock and does not,\n" +
 				"closed when it said goodbye, and dead when the lock is free without that. Files that are refused go to standard\n" +
-				"error with the reason, and do not change the exit status.",
+				"error with the reason, and do not change the exit status; those that are over a budget as one line for each user and\n" +
+				"budget (--json has them all). Budgets are shmtsd's defaults; one that was told others, or saw the files come\n" +
+				"in another order than their times say, may read others.",
 			Flags: []cli.Flag{
 				storeFlag(), jsonFlag(),
 				&cli.StringSliceFlag{Name: "state", Usage: "only those in this `STATE`: alive, stalled, closed, dead; may be repeated"},
 				&cli.StringFlag{Name: "sort", Usage: "by `KEY`: age, job, size, series", Value: "age"},
 				&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print paths only"},
+				&cli.BoolFlag{Name: "users", Usage: "list users instead: what the segments of each take of his budget"},
 			},
 			Action: lsAction,
 		},
@@ -67,6 +92,7 @@ func lsVerb() *verb {
 		examples: []string{
 			"shmctl ls",
 			"shmctl ls --state dead --quiet # paths, for a script",
+			"shmctl ls --users # who takes how much",
 			"shmctl ls --json | jq '.segments[] | select(.dropped_series > 0)'",
 		},
 		complete: func(c *completion) []candidate {
@@ -126,13 +152,16 @@ func lsAction(c *cli.Context) error {
 	if order == nil {
 		return usagef(c, "sort: want age, job, size or series, got %q", c.String("sort"))
 	}
+	if c.Bool("users") && (c.NArg() > 0 || len(states) > 0 || c.Bool("quiet")) {
+		return usagef(c, "users: want no SEGMENT, --state or --quiet with it, got one")
+	}
 	v, list, err := lookAt(c, c.Args().Slice())
 	if err != nil {
 		return err
 	}
 	defer v.Close()
 	now := time.Now()
-	out := lsJSON{Store: v.dir, Segments: []segmentJSON{}, Refused: []refusalJSON{}}
+	out := lsJSON{Store: v.dir, Segments: []segmentJSON{}, Refused: []refusalJSON{}, Users: []userJSON{}}
 	for _, g := range list {
 		if len(states) == 0 || slices.Contains(states, stateOf(g)) {
 			out.Segments = append(out.Segments, describe(g, now))
@@ -141,14 +170,26 @@ func lsAction(c *cli.Context) error {
 	slices.SortStableFunc(out.Segments, func(a, b segmentJSON) int { return cmp.Or(order(a, b), cmp.Compare(a.ID, b.ID)) })
 	if c.NArg() == 0 {
 		for _, r := range v.refused {
-			out.Refused = append(out.Refused, refusalJSON{r.Path, r.Err.Error()})
+			f := refusalJSON{Path: r.Path, Error: r.Err.Error()}
+			var over *reader.BudgetError
+			if errors.As(r.Err, &over) {
+				f.Budget = over.Budget
+			}
+			out.Refused = append(out.Refused, f)
+		}
+		_, users := v.store.Usage()
+		for _, u := range users {
+			out.Users = append(out.Users, describeUser(u))
 		}
 	}
 	if c.Bool("json") {
 		return printJSON(c, out)
 	}
-	for _, r := range out.Refused {
-		warn(c, "refused %s: %s", r.Path, r.Error)
+	if c.NArg() == 0 {
+		warnRefused(c, v.refused)
+	}
+	if c.Bool("users") {
+		return printUsers(c, out.Users)
 	}
 	if c.Bool("quiet") {
 		for _, s := range out.Segments {
@@ -164,6 +205,51 @@ func lsAction(c *cli.Context) error {
 		}
 		g.add(s.ID[:8], s.Job, s.Instance, strconv.Itoa(s.UID), strconv.Itoa(s.PID), state,
 			ageText(time.Duration(s.AgeSeconds*float64(time.Second))), sizeText(s.SizeBytes), strconv.Itoa(s.Series), strconv.FormatUint(s.DroppedSeries, 10))
+	}
+	g.print(c.App.Writer)
+	return nil
+}
+
+// warnRefused says what is not read, and why: of what is over a budget, the first of each user and budget, and how many more.
+func warnRefused(c *cli.Context, refused []reader.Refusal) {
+	type key struct {
+		uid    int
+		budget string
+		total  bool
+	}
+	first := map[key]reader.Refusal{}
+	count := map[key]int{}
+	var order []key
+	for _, r := range refused {
+		var over *reader.BudgetError
+		if !errors.As(r.Err, &over) {
+			warn(c, "refused %s: %s", r.Path, r.Err)
+			continue
+		}
+		k := key{over.UID, over.Budget, over.Total}
+		if count[k]++; count[k] == 1 {
+			first[k] = r
+			order = append(order, k)
+		}
+	}
+	for _, k := range order {
+		more := ""
+		if n := count[k] - 1; n > 0 {
+			more = fmt.Sprintf(", and %d more of this user", n)
+		}
+		warn(c, "refused %s%s: %s", first[k].Path, more, first[k].Err)
+	}
+}
+
+// printUsers lists users, with what each takes of what he may.
+func printUsers(c *cli.Context, users []userJSON) error {
+	of := func(used, limit string) string { return used + " of " + limit }
+	count := func(used, limit int) string { return of(strconv.Itoa(used), strconv.Itoa(limit)) }
+	size := func(used, limit int64) string { return of(sizeText(used), sizeText(limit)) }
+	g := newGrid(">UID", ">SEGMENTS", ">SIZE", ">SERIES", ">LABELS", ">WAITING", ">SKIPPED")
+	for _, u := range users {
+		g.add(strconv.Itoa(u.UID), count(u.Used.Segments, u.Limit.Segments), size(u.Used.Bytes, u.Limit.Bytes), count(u.Used.Series, u.Limit.Series),
+			size(u.Used.LabelBytes, u.Limit.LabelBytes), strconv.Itoa(u.Waiting), strconv.FormatUint(u.SkippedSeries, 10))
 	}
 	g.print(c.App.Writer)
 	return nil

@@ -109,13 +109,17 @@ func jsonDocs(t reflect.Type, prefix string) (docs []jsonDoc) {
 		}
 		docs = append(docs, d)
 		if element != nil {
-			docs = append(docs, jsonDocs(element, prefix+name+"[].")...)
+			dot := "."
+			if f.Type.Kind() == reflect.Slice {
+				dot = "[]."
+			}
+			docs = append(docs, jsonDocs(element, prefix+name+dot)...)
 		}
 	}
 	return docs
 }
 
-// jsonKind is the JSON type, and of a list of objects the object.
+// jsonKind is the JSON type, and of an object or a list of objects the struct that the object is made of.
 func jsonKind(t reflect.Type) (kind string, element reflect.Type) {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -127,6 +131,8 @@ func jsonKind(t reflect.Type) (kind string, element reflect.Type) {
 		return "boolean", nil
 	case reflect.Map:
 		return "object", nil
+	case reflect.Struct:
+		return "object", t
 	case reflect.Interface:
 		return "any", nil
 	case reflect.Slice:
