@@ -18,6 +18,9 @@ import (
 // A shadow of root's or of this process's own user is believed, any other is refused.
 func (g *Segment) Shadow() bool { return g.shadow }
 
+// Owner is the file's owner, by fstat: also of a shadow, whose UID is another.
+func (g *Segment) Owner() int { return g.uid }
+
 // Header is the segment's, for who samples it. It must not be changed.
 func (g *Segment) Header() *layout.Header { return g.h }
 

@@ -130,6 +130,8 @@ var arrows = []arrow{
 		"downstream of reader.Row nothing knows offsets, seqlocks or processes. Use reader's names, or an interface of export's own"},
 	{"internal/source/...", true, below("layout"),
 		"the daemon's organs see reader, never layout. What is missing belongs into reader's public API"},
+	{"internal/shadow", false, below("internal/query/...", "internal/export/...", "internal/server/...", "internal/source/..."),
+		"a shadow is what a writer would have written: upstream of every row, so it may know layout, and nothing that reads rows"},
 	{"internal/server/...", true, below("layout"),
 		"the daemon's organs see reader, never layout. What is missing belongs into reader's public API"},
 	{"internal/query/...", false, below("internal/server", "internal/export/..."),

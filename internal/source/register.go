@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/shmts/shmts/internal/shadow"
 	"github.com/shmts/shmts/reader"
 )
 
@@ -38,6 +39,10 @@ type Options struct {
 	// HoldLimit is how much longer than DeadTTL one is kept for those who have not finished with it, see Hold.
 	// It bounds what a collector that is down can make the store grow to. 0: 10 min.
 	HoldLimit time.Duration
+
+	// Shadows has segments that never tick sampled (FORMAT.md 10.8), before each poll. Shown are then their shadows, under
+	// their identity. Dir is Store's. nil: nothing is sampled, and of such segments there are no rows but for what another daemon samples.
+	Shadows *shadow.Options
 
 	Logger *slog.Logger     // nil: none
 	Now    func() time.Time // nil: time.Now
@@ -61,6 +66,10 @@ type Register struct {
 	polls   uint64
 	failing bool
 	open    []*life // for order and counting
+
+	shadows  *shadow.Keeper   // nil: nothing is sampled
+	sampled  map[string]*life // segments whose shadows stand for them, by id
+	standing map[string]*life // those shadows
 
 	snapshot atomic.Pointer[[]*Segment]
 	asOf     atomic.Int64 // when the last poll began, unix ns
@@ -96,6 +105,8 @@ type Stats struct {
 	Refused            map[string]uint64 // files not read, by reason: see Reason
 	Readers            reader.Counters   // sums over all segments that were ever open
 
+	Shadows shadow.Stats
+
 	Budget reader.Usage   // of all users' segments, as of the last poll
 	Users  []reader.Usage // of each user's, by uid; not changed afterwards
 }
@@ -124,11 +135,17 @@ func Open(o Options) (*Register, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.Store.SkipSampled = o.Shadows != nil
 	store, err := reader.Open(o.Store)
 	if err != nil {
 		return nil, err
 	}
-	r := &Register{o: o, store: store, lives: map[*reader.Segment]*life{}, sources: map[string][]*life{}, recheck: map[string]bool{}, spare: map[string]bool{}, told: map[overKey]time.Time{}}
+	r := &Register{o: o, store: store, sampled: map[string]*life{}, standing: map[string]*life{}, lives: map[*reader.Segment]*life{}, sources: map[string][]*life{}, recheck: map[string]bool{}, spare: map[string]bool{}, told: map[overKey]time.Time{}}
+	if o.Shadows != nil {
+		s := *o.Shadows
+		s.Dir = o.Store.Dir
+		r.shadows = shadow.New(s)
+	}
 	r.snapshot.Store(new([]*Segment))
 	r.stats.Refused = map[string]uint64{}
 	return r, nil
@@ -207,7 +224,11 @@ func (r *Register) Poll() error {
 }
 
 func (r *Register) poll() error {
+	r.sample(r.store.Segments())
 	ev, err := r.store.Poll()
+	if slices.ContainsFunc(ev.New, (*reader.Segment).Sampled) {
+		r.sample(r.store.Segments()) // their shadows are found by the next poll
+	}
 	now := r.o.Now()
 	dirty := r.recheck // sources to relabel
 	r.recheck = r.spare
@@ -259,6 +280,9 @@ func (r *Register) admit(g *reader.Segment) *life {
 	l.view.end, l.view.ended = g.End()
 	r.lives[g] = l
 	r.open = append(r.open, l)
+	if r.stand(l); l.hidden {
+		return l
+	}
 	members := append(r.sources[l.source], l)
 	slices.SortStableFunc(members, func(a, b *life) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.id, b.id)) })
 	r.sources[l.source] = members
@@ -281,6 +305,7 @@ func (r *Register) release(l *life) {
 	l.closed = true
 	l.mu.Unlock()
 	is := func(x *life) bool { return x == l }
+	r.fall(l)
 	delete(r.lives, l.g)
 	r.open = slices.DeleteFunc(r.open, is)
 	r.dead = slices.DeleteFunc(r.dead, is)
@@ -318,11 +343,14 @@ func (r *Register) expired(now time.Time) (left []*life) {
 		if age < r.o.DeadTTL {
 			break
 		}
-		if now.Before(l.retry) {
-			continue
+		if now.Before(l.retry) || l.hidden && r.standing[l.id] != nil {
+			continue // goes with its shadow
+		}
+		if l.hidden && age < r.o.DeadTTL+r.o.HoldLimit {
+			continue // its shadow could not be had yet, and with it its last words
 		}
 		if !l.dropped {
-			if holder := r.held(l); holder != "" {
+			if holder := r.held(l); holder != "" && !l.hidden {
 				if age < r.o.DeadTTL+r.o.HoldLimit {
 					continue
 				}
@@ -332,7 +360,7 @@ func (r *Register) expired(now time.Time) (left []*life) {
 			l.dropped = true
 			left = append(left, l)
 		}
-		err := r.store.Unlink(l.g)
+		err := r.unlink(l)
 		r.mu.Lock()
 		switch {
 		case err == nil:
@@ -352,7 +380,7 @@ func (r *Register) expired(now time.Time) (left []*life) {
 			r.o.Logger.Warn("segment can't be unlinked", "path", l.path, "err", err)
 		}
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-			r.store.Release(l.g)
+			r.letGo(l)
 		}
 	}
 	return left
@@ -393,7 +421,7 @@ func (r *Register) publish() {
 	slices.SortStableFunc(r.open, func(a, b *life) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.id, b.id)) })
 	s := make([]*Segment, 0, len(r.open))
 	for _, l := range r.open {
-		if !l.dropped {
+		if !l.dropped && !l.hidden {
 			s = append(s, l.view)
 		}
 	}
@@ -406,6 +434,10 @@ func (r *Register) count() (changed bool) {
 	var c reader.Counters
 	for _, l := range r.open {
 		addCounters(&c, l.g.Counters())
+		s.Bytes += l.g.Size()
+		if l.hidden {
+			continue
+		}
 		live := l.g.Liveness()
 		switch live {
 		case reader.Alive:
@@ -425,7 +457,6 @@ func (r *Register) count() (changed bool) {
 		}
 		s.Series += len(l.view.series)
 		s.Overlapped += len(l.view.overrides)
-		s.Bytes += l.g.Size()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -480,5 +511,8 @@ func (r *Register) Close() error {
 		l.mu.Unlock()
 	}
 	r.snapshot.Store(new([]*Segment))
+	if r.shadows != nil {
+		r.shadows.Close()
+	}
 	return r.store.Close()
 }

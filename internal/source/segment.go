@@ -45,6 +45,7 @@ type life struct {
 	since   uint64 // the poll that found it
 	died    time.Time
 	retry   time.Time // after a failed unlink
+	hidden  bool      // it shows no rows of its own: see shadow.go
 	dropped bool      // its time to live is over: in no snapshot any more
 	late    bool      // dropped although somebody still held it
 	view    *Segment
