@@ -45,7 +45,7 @@ type Batch struct {
 	Floats  [][]float64
 	Hists   []HistColumn
 	Epochs  []uint16
-	First   uint64 // number of the first row, 0 if there is none
+	First   uint64 // number of the first row, 0 if there is none or it is not known
 	Absent  []bool // by column: some cell of it is a staleness marker
 
 	width int // numbers a row
@@ -390,6 +390,42 @@ func (b *Batch) join(newer *Batch) {
 		if b.Hists != nil {
 			b.Hists[i].Sum = append(b.Hists[i].Sum, newer.Hists[i].Sum...)
 			b.Hists[i].Counts = append(b.Hists[i].Counts, newer.Hists[i].Counts...)
+		}
+	}
+}
+
+// Since takes back the rows before t, unix ms, that begin the batch.
+func (b *Batch) Since(t int64) {
+	n := 0
+	for n < len(b.Times) && b.Times[n] < t {
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	b.First = 0
+	b.Times, b.Epochs = b.Times[n:], b.Epochs[n:]
+	for i, c := range b.Columns {
+		if c.Field == Buckets {
+			h := &b.Hists[i]
+			h.Sum, h.Counts = h.Sum[n:], h.Counts[n*h.Stride():]
+		} else {
+			b.Floats[i] = b.Floats[i][n:]
+		}
+	}
+}
+
+// Absence says of the last rows that those outside [from, to), unix ms, do not hold column i.
+func (b *Batch) Absence(i, rows int, from, to int64) {
+	for k := len(b.Times) - rows; k < len(b.Times); k++ {
+		if t := b.Times[k]; t >= from && t < to {
+			continue
+		}
+		b.Absent[i] = true
+		if b.Columns[i].Field == Buckets {
+			b.Hists[i].Sum[k] = stale
+		} else {
+			b.Floats[i][k] = stale
 		}
 	}
 }

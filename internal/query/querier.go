@@ -445,7 +445,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 			case column.Series == nil:
 				pt.start = milli(v.Start())
 			case v.starts != nil:
-				pt.start = milli(v.starts[v.schema.metrics[k].series])
+				pt.start = v.starts[v.schema.metrics[k].series]
 			default:
 				pt.start = milli(column.Series.Start)
 			}

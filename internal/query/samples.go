@@ -168,11 +168,15 @@ func (g *group) fill(out []piece, set uint32, lo, hi int64, at int, o order) []p
 		if g.err != nil {
 			return out
 		}
+		reaches := tier == 0 && g.reaches(begin, hi)
 		if b.Len() == 0 {
+			if reaches {
+				return out // there is a gap, and a coarser row that was before it would hide it
+			}
 			continue
 		}
 		oldest, newest := b.Times[0], b.Times[b.Len()-1]
-		if !g.begins(b, lo, oldest) && !p.covered(lo, oldest, step, g.known) {
+		if !reaches && !g.begins(b, lo, oldest) && !p.covered(lo, oldest, step, g.known) {
 			rest := set
 			if g.spans == nil { // the rings of a living process: a finer one reaches less far
 				rest &^= 1<<tier - 1
@@ -186,6 +190,14 @@ func (g *group) fill(out []piece, set uint32, lo, hi int64, at int, o order) []p
 		return out
 	}
 	return out
+}
+
+// reaches tells whether the finest tier has all rows of [begin, hi] that ever were.
+func (g *group) reaches(begin, hi int64) bool {
+	if g.spans != nil {
+		return g.spans[0].Oldest <= begin && g.spans[0].Newest >= hi
+	}
+	return begin >= g.known-int64(g.tiers[0].Rows-2)*g.step(0)
 }
 
 // begins tells whether a tier's rows since lo begin with the process, so that there is nothing older.

@@ -145,7 +145,7 @@ type view struct {
 	Segment
 	*entry
 	series []*reader.Series // parallel to schema.series
-	starts []int64          // unix ns, parallel to series; nil: each one's own
+	starts []int64          // unix ms, parallel to series; nil: each one's own
 }
 
 // views gives what is known of each segment.
@@ -334,4 +334,42 @@ func get(ls []labels.Label, name string) string {
 		}
 	}
 	return ""
+}
+
+// MatchNames makes of matchers a condition on a set of series: whether any metric of theirs, or target_info, may have a name that is
+// wanted. It is nil if every name is.
+func MatchNames(matchers []*labels.Matcher) func([]*reader.Series) bool {
+	var wanted []*labels.Matcher
+	for _, m := range matchers {
+		if m.Name == model.MetricNameLabel {
+			wanted = append(wanted, m)
+		}
+	}
+	match := func(name string) bool {
+		for _, m := range wanted {
+			if !m.Matches(name) {
+				return false
+			}
+		}
+		return true
+	}
+	if match(names.TargetInfo) {
+		return nil
+	}
+	return func(series []*reader.Series) bool {
+		last := "" // series of one metric stand together, mostly
+		for _, s := range series {
+			name := names.Metric(s.Name, s.Unit, s.Kind)
+			if name == last {
+				continue
+			}
+			last = name
+			for _, p := range parts[s.Kind] {
+				if match(names.StatPart(name, p.part)) {
+					return true
+				}
+			}
+		}
+		return false
+	}
 }

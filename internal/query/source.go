@@ -113,7 +113,7 @@ type NewestReader interface {
 // and what was folded. Tiers may end before others do, and begin later.
 type Archived interface {
 	ColumnReader
-	// Starts are when each of Series was registered, unix ns, where the segment shares its Series with others; nil where each
+	// Starts are when each of Series was registered, unix ms, where the segment shares its Series with others; nil where each
 	// Series' own Start says so.
 	Starts() []int64
 	// Span says what a tier of Tables has, without reading it.

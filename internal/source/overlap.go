@@ -1,6 +1,7 @@
 package source
 
 import (
+	"maps"
 	"strconv"
 
 	"github.com/shmts/shmts/reader"
@@ -12,10 +13,10 @@ const OverlapLabel = "shmts_segment"
 
 const shortID = 8 // hexadecimal digits of OverlapLabel's value
 
-// restartSteps is by how many steps of its finest tier a dead writer's last row may lie behind its successor's
+// RestartSteps is by how many steps of its finest tier a dead writer's last row may lie behind its successor's
 // birth, and still be a restart, not two at once: last words are stamped up to a step after the
 // death, or when it was seen.
-const restartSteps = 2
+const RestartSteps = 2
 
 // sourceKey is equal for segments of one source: the owner and the labels. FORMAT.md 4.4.
 func sourceKey(g *reader.Segment) string {
@@ -26,12 +27,39 @@ func sourceKey(g *reader.Segment) string {
 	return string(b)
 }
 
-func seriesKey(b []byte, s *reader.Series) []byte {
+// SeriesKey is what a series is known by among those of one source: appended to b, whose content goes.
+func SeriesKey(b []byte, s *reader.Series) []byte {
 	b = append(b[:0], s.Name...)
 	for _, p := range s.Labels {
 		b = append(append(append(append(b, 0), p.Name...), 0), p.Value...)
 	}
 	return b
+}
+
+// OverlapPairs are what the series of a segment carry that a newer one has at the same time.
+func OverlapPairs(id string) []reader.Pair {
+	return []reader.Pair{{Name: OverlapLabel, Value: id[:min(shortID, len(id))]}}
+}
+
+// remember has those that a segment overlapped keep their labels for it when it leaves: a series does not become another
+// one because of somebody else's end.
+func remember(members []*life, left *life, now uint64) {
+	var key []byte
+	for _, older := range members {
+		if older == left {
+			return // the others are newer
+		}
+		if !overlaps(older, left, now) {
+			continue
+		}
+		if older.taken == nil {
+			older.taken = make(map[string]bool)
+		}
+		for _, s := range left.view.series {
+			key = SeriesKey(key, s)
+			older.taken[string(key)] = true
+		}
+	}
 }
 
 // overlaps tells whether two segments of a source recorded at the same time, older being born first.
@@ -42,7 +70,7 @@ func overlaps(older, newer *life, now uint64) bool {
 	case older.g.Group() == newer.g.Group():
 		return false // grown: a series is in exactly one of them, FORMAT.md 10.7
 	case v.ended:
-		return v.end-newer.start > restartSteps*int64(finest(older.tables))
+		return v.end-newer.start > RestartSteps*int64(finest(older.tables))
 	default:
 		return older.since == newer.since || now > newer.since
 	}
@@ -67,7 +95,7 @@ func relabel(members []*life, now uint64) (settled bool) {
 	for i, older := range members {
 		v := older.view
 		v.series, v.overrides = older.g.Series(), nil
-		var taken map[string]bool
+		taken := maps.Clone(older.taken)
 		for _, newer := range members[i+1:] {
 			if !v.ended && newer.since == now && older.since != newer.since {
 				settled = false
@@ -79,16 +107,16 @@ func relabel(members []*life, now uint64) (settled bool) {
 				taken = make(map[string]bool)
 			}
 			for _, s := range newer.g.Series() {
-				key = seriesKey(key, s)
+				key = SeriesKey(key, s)
 				taken[string(key)] = true
 			}
 		}
 		if taken == nil {
 			continue
 		}
-		label := []reader.Pair{{Name: OverlapLabel, Value: older.id[:min(shortID, len(older.id))]}}
+		label := OverlapPairs(older.id)
 		for _, s := range v.series {
-			if key = seriesKey(key, s); taken[string(key)] {
+			if key = SeriesKey(key, s); taken[string(key)] {
 				if v.overrides == nil {
 					v.overrides = make(map[*reader.Series][]reader.Pair)
 				}

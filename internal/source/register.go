@@ -73,6 +73,7 @@ type Register struct {
 
 	snapshot atomic.Pointer[[]*Segment]
 	asOf     atomic.Int64 // when the last poll began, unix ns
+	left     atomic.Int64 // of the newest row of any segment that left, unix ns
 
 	mu    sync.Mutex
 	holds []hold
@@ -147,6 +148,7 @@ func Open(o Options) (*Register, error) {
 		r.shadows = shadow.New(s)
 	}
 	r.snapshot.Store(new([]*Segment))
+	r.left.Store(o.Now().UnixNano()) // what left before is not known
 	r.stats.Refused = map[string]uint64{}
 	return r, nil
 }
@@ -154,6 +156,20 @@ func Open(o Options) (*Register, error) {
 // Segments is the newest snapshot, oldest segment first. Nobody changes it; two calls between
 // which nothing changed answer the same slice.
 func (r *Register) Segments() []*Segment { return *r.snapshot.Load() }
+
+// Left is the time, unix ns, up to which rows may be of segments that have left: asked after Segments, of those that are missing there. It
+// begins with the time of Open.
+func (r *Register) Left() int64 { return r.left.Load() }
+
+// leaves remembers what others must know of a segment that leaves.
+func (r *Register) leaves(l *life, now time.Time) {
+	last := now.UnixNano()
+	if end, ended := l.g.End(); ended {
+		last = end
+	}
+	r.left.Store(max(r.left.Load(), last))
+	remember(r.sources[l.source], l, r.polls)
+}
 
 // Hold has a dead segment kept until finished says true of it, or HoldLimit is over: an exporter that
 // still has rows to send, an archive that has not drained it. It is asked from Poll, again at each,
@@ -301,6 +317,9 @@ func (r *Register) end(l *life, now time.Time) {
 
 // release forgets a segment whose file is gone. Its rows can't be read any more, through whatever snapshot.
 func (r *Register) release(l *life) {
+	if !l.dropped {
+		r.leaves(l, r.o.Now())
+	}
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
@@ -357,6 +376,7 @@ func (r *Register) expired(now time.Time) (left []*life) {
 				l.late = true
 				r.o.Logger.Warn("segment dropped unfinished", "path", l.path, "held_by", holder, "age", age)
 			}
+			r.leaves(l, now)
 			l.dropped = true
 			left = append(left, l)
 		}

@@ -49,6 +49,7 @@ type life struct {
 	dropped bool      // its time to live is over: in no snapshot any more
 	late    bool      // dropped although somebody still held it
 	view    *Segment
+	taken   map[string]bool // series keys of segments that overlapped it and have left
 }
 
 // ID is the segment's id, 32 hexadecimal digits. It names an incarnation's segment for ever.

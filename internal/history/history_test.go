@@ -1,0 +1,102 @@
+package history_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/prometheus/promql"
+)
+
+// text is an answer, series sorted.
+func text(res *promql.Result) string {
+	var lines []string
+	switch v := res.Value.(type) {
+	case promql.Matrix:
+		for _, s := range v {
+			lines = append(lines, fmt.Sprint(s))
+		}
+	case promql.Vector:
+		for _, s := range v {
+			lines = append(lines, fmt.Sprint(s))
+		}
+	default:
+		lines = append(lines, fmt.Sprint(v))
+	}
+	sort.Strings(lines)
+	return strings.Join(lines, "\n")
+}
+
+// base are queries that the finest tier answers.
+var base = []string{
+	"x_total", "u_total", "open", "g", "depth", "depth_min", "depth_sum", "target_info", `{job="fwd"}`, `x_total{dev="a",instance="h:1"}`,
+	"rate(x_total[20s])", "increase(u_total[30s])", "sum_over_time(g[1m])", "count_over_time(x_total[40s])", "min_over_time(g[7s])", "max_over_time(depth[9s])",
+	"delta(g[20s])", "changes(g[2m])", "sum(x_total)", "count by (__name__) ({job=~\"f.*\"})", "irate(x_total[1m])", "resets(x_total[3m])", "last_over_time(open[3m])",
+	"histogram_count(lat)", "histogram_sum(lat)", "histogram_quantile(0.9, increase(lat[40s]))", "x_total offset 30s", "x_total[2m:7s]",
+}
+
+func compareAll(t *testing.T, s *stage, what string, spans [][3]int64) {
+	t.Helper()
+	for _, q := range base {
+		for _, sp := range spans {
+			if strings.HasSuffix(q, "s]") && sp[2] != 0 {
+				continue // a range vector has no range
+			}
+			want := text(ask(t, s.truth, q, sp[0], sp[1], sp[2]))
+			if got := text(ask(t, s.engine, q, sp[0], sp[1], sp[2])); got != want {
+				t.Errorf("%s: %s from %d to %d by %d ms:\ngot  %.1500s\nwant %.1500s", what, q, sp[0]-t0, sp[1]-t0, sp[2], got, want)
+				return
+			}
+		}
+	}
+}
+
+// The same rows are the same answer, whether they are in a ring, in the archive, in both, or partly here and partly there.
+func TestSeam(t *testing.T) {
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			s := newStage(t, 0)
+			a, b := s.app(rnd, "job", "fwd", "instance", "h:1"), s.app(rnd, "job", "fwd", "instance", "h:2")
+			seconds := 60 + rnd.IntN(200)
+			for i := 1; i <= seconds; i++ {
+				s.now = t0 + int64(i)*1000 + int64(rnd.IntN(300))
+				if i%37 < 34 { // now and then they stall
+					a.work(s.now, false)
+				}
+				b.work(s.now, false)
+				for _, p := range []*process{a.process, b.process} {
+					for table, rows := range []int{10, 2} { // what the ring loses otherwise
+						if int(p.heads[table])-p.archived[table] >= rows+rnd.IntN(rows) {
+							s.flush(p, table, p.archived[table]+1+rnd.IntN(rows*2), 1+rnd.IntN(12))
+						}
+					}
+				}
+			}
+			end := s.now
+			spans := [][3]int64{
+				{end, end, 0}, {t0 + 30_000, t0 + 30_000, 0}, {end - 20_000, end - 20_000, 0}, {end - 33_000, end - 33_000, 0},
+				{t0, end, 1000}, {end - 50_000, end, 1500}, {t0 - 30_000, end + 30_000, 777},
+			}
+			compareAll(t, s, "living", spans)
+			if s.reads.selects == 0 {
+				t.Error("want the archive asked")
+			}
+
+			// One ends, is drained, and its segment is unlinked.
+			a.work(s.now+500, true)
+			s.now += 800
+			compareAll(t, s, "dead", spans)
+			for table := range 2 {
+				s.flush(a.process, table, 1<<30, 9)
+			}
+			compareAll(t, s, "drained", spans)
+			s.unlink(a.process)
+			compareAll(t, s, "unlinked", spans)
+			s.now += 20_000
+			compareAll(t, s, "and later", append(spans, [3]int64{s.now, s.now, 0}, [3]int64{s.now - 60_000, s.now, 1000}))
+		})
+	}
+}
