@@ -81,9 +81,13 @@ func TestOverBudget(t *testing.T) {
 	two.add(2)
 	waitFor(t, "the second refused", metrics(`shmtsd_segments_refused_total{reason="budget"} 1`, `shmtsd_user_budget_waiting{uid="`+uid+`"} 1`,
 		`shmtsd_user_budget_limit{budget="segments",uid="`+uid+`"} 2`, `shmtsd_budget_waiting 1`))
-	if got, err := d.query("work_done_total"); err != nil || len(got) != 1 {
-		t.Errorf("want the first writer's series read and the second's not, got %v, %v", got, err)
-	}
+	waitFor(t, "the first's value", func() error {
+		got, err := d.query("work_done_total")
+		if err == nil && (len(got) != 1 || got["__name__=work_done_total,instance=i,job=one,kind=x"] != "1") {
+			err = fmt.Errorf("want the first writer's series and no other, got %v", got)
+		}
+		return err
+	})
 	one.kill()
 	waitFor(t, "the second's value", func() error {
 		got, err := d.query("work_done_total")
