@@ -1,0 +1,384 @@
+package archiver
+
+import (
+	"slices"
+
+	"github.com/shmts/shmts/internal/archive"
+	"github.com/shmts/shmts/internal/failpoint"
+	"github.com/shmts/shmts/reader"
+)
+
+// batchWords is how many values of rows are held at once, at most, unless one row alone has more.
+const batchWords = 1 << 19
+
+// batch is what will be one block: rows of sources that have one schema, as columns. Its memory is used again.
+type batch struct {
+	plan *plan
+	key  batchKey
+
+	words, numbers  []uint64
+	times, starts   []int64
+	flags           []bool
+	cells           [][]uint64
+	present         [][]bool
+	used, usedFlags int
+
+	rows  []archive.Rows
+	of    []*table // of each of rows
+	taken []taken
+}
+
+// batchKey is what all sources of a block have in common, beside the schema.
+type batchKey struct {
+	uid, home int
+	step      int64
+}
+
+// taken is what a table's rows in a batch mean for it.
+type taken struct {
+	t          *table
+	last       uint64 // number of the last one
+	lost       uint64 // rows before the first one that the ring no longer has
+	unreadable uint64
+	rewound    bool
+}
+
+func (b *batch) reset() {
+	b.plan = nil
+	b.used, b.usedFlags = 0, 0
+	b.numbers, b.times, b.starts = b.numbers[:0], b.times[:0], b.starts[:0]
+	clear(b.cells)
+	clear(b.present)
+	clear(b.rows)
+	clear(b.of)
+	clear(b.taken)
+	b.cells, b.present, b.rows, b.of, b.taken = b.cells[:0], b.present[:0], b.rows[:0], b.of[:0], b.taken[:0]
+	if cap(b.words) > 2*batchWords {
+		b.words = nil
+	}
+}
+
+// alloc answers n words of the batch's memory, as somebody left them. What was answered before stays where it is.
+func (b *batch) alloc(n int) []uint64 {
+	if b.used+n > len(b.words) {
+		b.words, b.used = make([]uint64, max(n, batchWords)), 0
+	}
+	w := b.words[b.used : b.used+n : b.used+n]
+	b.used += n
+	return w
+}
+
+func (b *batch) allocFlags(n int) []bool {
+	if b.usedFlags+n > len(b.flags) {
+		b.flags, b.usedFlags = make([]bool, max(n, 1<<12)), 0
+	}
+	f := b.flags[b.usedFlags : b.usedFlags+n : b.usedFlags+n]
+	b.usedFlags += n
+	return f
+}
+
+// verdict is what came of trying to add a table's rows to a batch.
+type verdict int
+
+const (
+	nothing verdict = iota // there are none, or none that can be read
+	all                    // all that there are
+	some                   // more are to come, in another block
+	full                   // none: the batch is another schema's, or has no room
+)
+
+// flush writes the rows of tables that are not written yet, in blocks of tables that lie side by side here and have one schema.
+func (a *Archiver) flush(tables []*table) {
+	b := &a.batch
+	for _, t := range tables {
+		for again := true; again; {
+			switch v := a.take(b, t); v {
+			case full, some:
+				if !a.write(b) {
+					return
+				}
+			default:
+				again = false
+			}
+		}
+	}
+	a.write(b)
+}
+
+// take adds a table's rows to the batch.
+func (a *Archiver) take(b *batch, t *table) verdict {
+	for range 2 {
+		g := gatherer{a: a, b: b, t: t}
+		switch there := t.st.seg.Take(t.n, 0, g.begin, g.row); {
+		case !there:
+			return nothing
+		case g.wanted: // outside of the segment's locks
+			if _, err := a.plans.add(t.n, t.name); err != nil {
+				a.o.Logger.Warn("a table can't be archived", "segment", t.st.seg.ID(), "table", t.name, "err", err)
+				return nothing
+			}
+			continue
+		case g.full:
+			return full
+		}
+		return g.end()
+	}
+	return nothing
+}
+
+// gatherer takes rows of one table into a batch's columns.
+type gatherer struct {
+	a *Archiver
+	b *batch
+	t *table
+
+	plan            *plan
+	wanted, full    bool
+	from, head      uint64
+	epoch           uint32
+	first           int // of the table's numbers and times in the batch's
+	room, n         int // rows
+	cols            []column
+	cells           [][]uint64
+	present         [][]bool
+	runs            []run
+	rewound         bool
+	final, estimate bool
+	stopped         bool
+}
+
+// run is consecutive rows of one epoch.
+type run struct {
+	epoch uint32
+	low   uint16
+	begin int
+}
+
+func (g *gatherer) begin(series []*reader.Series, head uint64, epoch uint32) (from uint64, ok bool) {
+	t, b, a := g.t, g.b, g.a
+	g.head, g.epoch = head, epoch
+	from = t.last + 1
+	if head < t.last { // FORMAT.md 19.4
+		from, g.rewound = 1, true
+	}
+	if head < from {
+		return 0, false
+	}
+	// A dead writer's last words are one row more than the ring holds.
+	oldest := uint64(1)
+	if ring := uint64(t.rows) + 1; head > ring {
+		oldest = head - ring + 1
+	}
+	from = max(from, oldest)
+	if t.lastOnly {
+		from = head
+	}
+	a.plans.collect(t.n, series, t.lingering, from, head)
+	if len(a.plans.cols) == 0 {
+		t.last, t.time = head, 0 // rows of no series
+		return 0, false
+	}
+	p := a.plans.find(t.n, t.name, t.plan)
+	if p == nil {
+		g.wanted = true
+		return 0, false
+	}
+	key := batchKey{t.st.uid, t.home, int64(t.step)}
+	n := int(min(head-from+1, uint64(max(1, batchWords/max(p.words, 1))), maxBlockRows))
+	if b.plan != nil && (b.plan != p || b.key != key || len(b.rows) >= cohortTables || b.used+n*p.words > max(batchWords, len(b.words))) {
+		g.full = true
+		return 0, false
+	}
+	b.plan, b.key = p, key
+	t.setPlan(p)
+	g.plan, g.cols, g.room, g.from = p, a.plans.cols, n, from
+	g.first = len(b.numbers)
+	at := len(b.cells)
+	b.cells = slices.Grow(b.cells, p.columns)[:at+p.columns]
+	b.present = slices.Grow(b.present, p.columns)[:at+p.columns]
+	g.cells, g.present = b.cells[at:], b.present[at:]
+	for i := range p.shapes {
+		s := &p.shapes[i]
+		for f := range s.fields {
+			g.cells[s.column+f] = b.alloc(s.width * n)
+		}
+	}
+	return from, true
+}
+
+// maxBlockRows is FORMAT.md 16.1's.
+const maxBlockRows = 65_535
+
+func (g *gatherer) row(row *reader.Row) bool {
+	if g.n == g.room || row.No > g.head {
+		g.stopped = true
+		return false
+	}
+	if len(g.runs) == 0 || g.runs[len(g.runs)-1].low != row.Epoch {
+		for _, r := range g.runs {
+			if r.low == row.Epoch { // once in a block
+				g.stopped = true
+				return false
+			}
+		}
+		g.runs = append(g.runs, run{fullEpoch(g.epoch, row.Epoch), row.Epoch, g.n})
+	}
+	b, k := g.b, g.n
+	b.numbers = append(b.numbers, row.No)
+	b.times = append(b.times, floorMs(row.Time))
+	g.n++
+	g.final, g.estimate = row.Final, row.Estimated
+	for i := range g.plan.shapes {
+		s := &g.plan.shapes[i]
+		w, ok := g.cols[i].words(row)
+		switch {
+		case !ok:
+			for f := s.column; f < s.column+s.fields; f++ {
+				clear(g.cells[f][k*s.width : (k+1)*s.width])
+				g.absent(f)
+			}
+		case s.fields == 1 && s.width == 1:
+			g.cells[s.column][k] = w[0]
+			if s.unset == 0 && w[0] == s.word {
+				g.cells[s.column][k] = 0
+				g.absent(s.column)
+			} else if p := g.present[s.column]; p != nil {
+				p[k] = true
+			}
+		case s.fields == 1:
+			copy(g.cells[s.column][k*s.width:(k+1)*s.width], w)
+			if p := g.present[s.column]; p != nil {
+				p[k] = true
+			}
+		default:
+			for f := range s.fields {
+				at := s.column + f
+				g.cells[at][k] = w[f]
+				if f >= s.unset && w[f] == s.word {
+					g.cells[at][k] = 0
+					g.absent(at)
+				} else if p := g.present[at]; p != nil {
+					p[k] = true
+				}
+			}
+		}
+	}
+	return true
+}
+
+// absent says that a field has no value in the row that is being taken.
+func (g *gatherer) absent(field int) {
+	p, k := g.present[field], g.n-1
+	if p == nil {
+		p = g.b.allocFlags(g.room)
+		for i := range k {
+			p[i] = true
+		}
+		g.present[field] = p
+	}
+	p[k] = false
+}
+
+// fullEpoch is the epoch of which a row has the low 16 bits, near the one that the segment is in.
+func fullEpoch(now uint32, low uint16) uint32 { return now + uint32(int32(int16(low-uint16(now)))) }
+
+func floorMs(ns int64) int64 {
+	ms := ns / 1e6
+	if ns%1e6 < 0 {
+		ms--
+	}
+	return ms
+}
+
+// end makes sources of what was taken.
+func (g *gatherer) end() verdict {
+	t, b := g.t, g.b
+	if g.n == 0 {
+		if g.plan != nil && len(b.rows) == 0 {
+			b.reset()
+		}
+		return nothing
+	}
+	numbers, times := b.numbers[g.first:], b.times[g.first:]
+	last := numbers[g.n-1]
+	x := taken{t: t, last: last, rewound: g.rewound, unreadable: last - numbers[0] + 1 - uint64(g.n)}
+	if first := numbers[0]; !g.rewound && t.last > 0 && first > t.last+1 {
+		x.lost = first - t.last - 1
+	}
+	if g.rewound {
+		g.a.rewind(t.st)
+	}
+	starts := g.starts()
+	for i, r := range g.runs {
+		end := g.n
+		if i+1 < len(g.runs) {
+			end = g.runs[i+1].begin
+		}
+		rows := archive.Rows{Source: t.st.source(r.epoch), Numbers: numbers[r.begin:end], Times: times[r.begin:end], Base: numbers[end-1], Starts: starts}
+		if end == g.n {
+			rows.Final, rows.Estimated = g.final, g.estimate
+		}
+		rows.Cells, rows.Present = g.cut(r.begin, end)
+		b.rows = append(b.rows, rows)
+		b.of = append(b.of, t)
+	}
+	b.taken = append(b.taken, x)
+	g.a.values += g.n * g.plan.columns
+	if m := g.a.o.Missing; m != nil && numbers[0] > t.last+1 && !g.rewound {
+		m(Missing{Segment: t.st.seg, Source: t.st.source(g.runs[0].epoch), Table: t.n, From: t.last + 1, To: numbers[0] - 1, After: t.time, Before: times[0], Overwrites: t.last > 0})
+	}
+	failpoint.Here("archiver.flush.gathered")
+	if g.stopped || last < g.head && g.n == g.room {
+		return some
+	}
+	return all
+}
+
+func (g *gatherer) starts() []int64 {
+	b := g.b
+	at := len(b.starts)
+	for i := range g.plan.shapes {
+		start := g.t.st.birth
+		if s := g.cols[i].Series; s != nil {
+			start = s.Start
+		}
+		b.starts = append(b.starts, floorMs(start))
+	}
+	return b.starts[at:len(b.starts):len(b.starts)]
+}
+
+// cut makes Cells and Present of the rows from begin to end.
+func (g *gatherer) cut(begin, end int) (cells [][]uint64, present [][]bool) {
+	cells = g.cells
+	if begin > 0 || end < g.n || g.n < g.room {
+		cells = slices.Clone(g.cells)
+		for i := range g.plan.shapes {
+			s := &g.plan.shapes[i]
+			for f := s.column; f < s.column+s.fields; f++ {
+				cells[f] = g.cells[f][begin*s.width : end*s.width]
+			}
+		}
+	}
+	for f, p := range g.present {
+		if p == nil {
+			continue
+		}
+		if present == nil {
+			present = make([][]bool, len(g.present))
+		}
+		present[f] = p[begin:end]
+	}
+	return cells, present
+}
+
+// rewind has a segment's rows from now on be another copy's: its row numbers began anew. FORMAT.md 19.4.
+func (a *Archiver) rewind(st *segment) {
+	next := st.copy + 1
+	for _, other := range a.states {
+		if other.id == st.id {
+			next = max(next, other.copy+1)
+		}
+	}
+	st.copy = next
+	a.o.Logger.Warn("a segment's rows began anew: they are archived as another copy's", "segment", st.seg.ID(), "copy", next)
+}
