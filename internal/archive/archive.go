@@ -132,6 +132,8 @@ type Files interface {
 	MkdirAll(dir string) error
 	// Open opens a file for reading and writing, creating it if it is told to.
 	Open(path string, create bool) (File, error)
+	// OpenRead opens one for reading alone.
+	OpenRead(path string) (File, error)
 	// List names the files of a directory, sorted.
 	List(dir string) ([]string, error)
 	Remove(path string) error

@@ -130,7 +130,7 @@ func (m *memIndex) schemaCount() uint32 {
 
 // sourceRoom is by how much the index grows at most with a source.
 func (m *memIndex) sourceRoom(record []byte) int {
-	n := len(record) + roomSource + 4
+	n := len(record) + roomSource + sourceEntrySize
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if lists, _, err := sourceLists(record); err == nil {

@@ -132,6 +132,8 @@ var arrows = []arrow{
 		"the daemon's organs see reader, never layout. What is missing belongs into reader's public API"},
 	{"internal/shadow", false, below("internal/query/...", "internal/export/...", "internal/server/...", "internal/source/..."),
 		"a shadow is what a writer would have written: upstream of every row, so it may know layout, and nothing that reads rows"},
+	{"internal/archive", false, below("writer", "internal/source/...", "internal/query/...", "internal/server/...", "internal/export/..."),
+		"the archive knows files and bytes: no rings, no processes, no PromQL. It may use layout's pair lists, histogram shapes and rules of series: those bytes are the same in both parts of FORMAT.md"},
 	{"internal/server/...", true, below("layout"),
 		"the daemon's organs see reader, never layout. What is missing belongs into reader's public API"},
 	{"internal/query/...", false, below("internal/server", "internal/export/..."),
