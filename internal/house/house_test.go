@@ -124,6 +124,8 @@ var arrows = []arrow{
 		"a library does not log, parse flags or serve. Answer an error, or count"},
 	{"reader", true, path("log", "log/slog", "flag", "net/http", "expvar"),
 		"a library does not log, parse flags or serve. Answer an error, or count"},
+	{"internal/archive/column", false, notStandardBut(),
+		"a column is bytes and numbers: the standard library alone. What knows rows and series belongs into internal/archive"},
 	{"internal/query/...", true, below("layout"),
 		"downstream of reader.Row nothing knows offsets, seqlocks or processes. Use reader's names, or an interface of query's own"},
 	{"internal/export/...", true, below("layout"),
