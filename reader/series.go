@@ -80,6 +80,8 @@ type descriptors struct {
 	at      []descriptor
 	cost    int64 // bytes held for them, of the segment's budget
 
+	granted uint32 // descriptors that there is room for
+
 	// Where the user's budget is spent.
 	skipped uint32 // descriptors ever beyond those that were to be had
 	short   bool   // strings of some were not
@@ -161,7 +163,11 @@ func (g *Segment) readSeries(v *view) error {
 
 // allowed is how many of n descriptors there is room for. The others are counted as skipped, once each.
 func (g *Segment) allowed(n uint32) uint32 {
+	if n <= g.known.granted {
+		return n
+	}
 	got := g.claim.series(n)
+	g.known.granted = got
 	if got < n {
 		if more := n - max(got, min(g.known.skipped, n)); more > 0 {
 			g.skippedSeries.Add(uint64(more))
