@@ -49,7 +49,8 @@ type Config struct {
 	QueryConcurrency int
 	QueryMaxSamples  int
 
-	OTLP OTLP
+	OTLP    OTLP
+	Archive Archive
 
 	// The daemon's own source, as a writer of its own store.
 	ServiceName string

@@ -40,6 +40,7 @@ func TestThreeWays(t *testing.T) {
 		"otlp.insecure": "true", "otlp.certificate": "/ca", "otlp.client-certificate": "/c", "otlp.client-key": "/k", "otlp.interval": "11s",
 		"budget.user.segments": "7", "budget.user.bytes": "3GiB", "budget.user.series": "9", "budget.user.label-bytes": "5KiB",
 		"budget.total.segments": "70", "budget.total.bytes": "1TiB", "budget.total.series": "90", "budget.total.label-bytes": "65536",
+		"archive.dir": "/var/lib/a", "archive.tiers": "2s=3MiB,1m=4MiB", "archive.sync-interval": "7s", "archive.user-bytes-per-second": "64KiB", "archive.ephemeral": "false",
 		"otlp.temporality": "cumulative", "otlp.batch-bytes": "5000", "otlp.batch-points": "7",
 	}
 	def, err := Load(nil, env())
@@ -240,5 +241,40 @@ func TestSize(t *testing.T) {
 	if c, err := Load([]string{"--config", file(t, "budget:\n  user: {segments: 5, bytes: 1GiB}\n  total:\n    series: 12\n")}, env()); err != nil ||
 		c.PerUser.Segments != 5 || c.PerUser.Bytes != 1<<30 || c.Total.Series != 12 || c.Total.Segments != reader.DefaultTotal().Segments {
 		t.Errorf("budgets of a file: got %+v, %+v, %v", c.PerUser, c.Total, err)
+	}
+}
+
+func TestArchive(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		env  []string
+		dir  string
+	}{
+		{nil, nil, ""},
+		{nil, []string{"STATE_DIRECTORY", "/var/lib/shmtsd:/var/lib/more"}, "/var/lib/shmtsd/archive"},
+		{[]string{"--archive.dir", "/a"}, []string{"STATE_DIRECTORY", "/var/lib/shmtsd"}, "/a"},
+		{nil, []string{"SHMTS_ARCHIVE_DIR", "none", "STATE_DIRECTORY", "/var/lib/shmtsd"}, ""},
+	} {
+		got, err := Load(c.args, env(c.env...))
+		if err != nil || got.Archive.Dir != c.dir {
+			t.Errorf("%v, %v: want directory %q, got %q, %v", c.args, c.env, c.dir, got.Archive.Dir, err)
+		}
+	}
+	got, err := Load([]string{"--config", file(t, "archive:\n  tiers: {5m: 2MiB, 1s: 1GiB}\n")}, env())
+	if want := []ArchiveTier{{time.Second, 1 << 30}, {5 * time.Minute, 2 << 20}}; err != nil || !reflect.DeepEqual(got.Archive.Tiers, want) {
+		t.Errorf("tiers of a file: want %v, got %v, %v", want, got, err)
+	}
+	for v, want := range map[string]string{
+		"1s":                    "STEP=SIZE",
+		"1s=1KiB":               "1MiB to",
+		"50ms=1MiB":             "100ms to 1h0m0s",
+		"1s=1MiB,1s=2MiB":       "each step once",
+		"1s=1MiB,1500ms=2MiB":   "multiple",
+		"":                      "1 to 8 tiers",
+		"1s=1MiB,100000us1=MiB": "duration",
+	} {
+		if _, err := Load([]string{"--archive.tiers=" + v}, env()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: want an error with %q, got %v", v, want, err)
+		}
 	}
 }

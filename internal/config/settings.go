@@ -50,7 +50,7 @@ func settings(c *Config) []setting {
 		{name: "listen", def: "127.0.0.1:9465", what: "ADDRESS", help: "answer HTTP here: host:port, or unix:PATH", set: listen(&c.Listen)},
 		{name: "poll-interval", def: "1s", what: "DURATION", help: "how often the store is looked at", set: duration(&c.PollInterval, 50*time.Millisecond, time.Minute)},
 		{name: "dead-ttl", def: "60s", what: "DURATION", help: "how long the segment of a dead process is kept for queries before it is unlinked", set: duration(&c.DeadTTL, 5*time.Second, 24*time.Hour)},
-		{name: "hold-limit", def: "10m", what: "DURATION", help: "how much longer than that, at most, while its last rows could not be exported", set: duration(&c.HoldLimit, 0, 24*time.Hour)},
+		{name: "hold-limit", def: "10m", what: "DURATION", help: "how much longer than that, at most, while its last rows could not be exported or archived", set: duration(&c.HoldLimit, 0, 24*time.Hour)},
 		{name: "trust-uids", what: "UID,...", help: "users, beside this process's own, whose segments may be mapped; others are read with pread", set: uids(&c.TrustUIDs)},
 		{name: "any-owner", boolean: true, def: "false", help: "accept a store that belongs to neither root nor this process's user", set: boolean(&c.AnyOwner)},
 		{name: "no-map", boolean: true, def: "false", help: "map nothing, read everything with pread", set: boolean(&c.NoMap)},
@@ -79,6 +79,7 @@ func settings(c *Config) []setting {
 	}
 	all = append(all, budget("budget.user", "one user", "more are refused until there is room", &c.PerUser, reader.DefaultPerUser())...)
 	all = append(all, budget("budget.total", "all users", "a user gets no more than he leaves free", &c.Total, reader.DefaultTotal())...)
+	all = append(all, archiveSettings(&c.Archive)...)
 	for i := range all {
 		all[i].env = envName(all[i].name)
 	}
