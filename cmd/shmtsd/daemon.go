@@ -20,6 +20,7 @@ import (
 	"github.com/shmts/shmts/internal/health"
 	"github.com/shmts/shmts/internal/query"
 	"github.com/shmts/shmts/internal/server"
+	"github.com/shmts/shmts/internal/shadow"
 	"github.com/shmts/shmts/internal/source"
 	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
@@ -72,7 +73,7 @@ func (d *daemon) build(c *config.Config) (err error) {
 	d.register, err = source.Open(source.Options{
 		Store: reader.Options{Dir: c.Store, TrustUIDs: c.TrustUIDs, NoMap: c.NoMap, AnyOwner: c.AnyOwner, MapBytes: mapBytes,
 			PerUser: c.PerUser, Total: c.Total},
-		Every: c.PollInterval, DeadTTL: c.DeadTTL, HoldLimit: c.HoldLimit, Logger: d.log, Polled: d.polled,
+		Shadows: &shadow.Options{}, Every: c.PollInterval, DeadTTL: c.DeadTTL, HoldLimit: c.HoldLimit, Logger: d.log, Polled: d.polled,
 	})
 	if err != nil {
 		return err

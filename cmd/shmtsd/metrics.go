@@ -24,10 +24,14 @@ type selfMetrics struct {
 
 	found, unlinked, unlinkFailed, unfinished, vanished *health.Counter
 
+	shadows, shadowBytes, shadowsRefused *health.Gauge
+	shadowSeriesSkipped, samplesFailed   *health.Counter
+
 	skippedRows, skippedSeries                            *health.Counter
 	droppedSeries, overflowThreads, rejected, lostForks   *health.Counter
 	requestTime, exportTime                               *health.Histogram
 	points, pointsRejected, pointsDropped, rowsLost, sent *health.Counter
+	rowsAhead                                             *health.Counter
 	lastSent                                              *health.Gauge
 }
 
@@ -50,6 +54,12 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 		unfinished:   h.Counter("shmtsd_segments_unfinished_total", "Segments unlinked although their last rows could not be exported.", ""),
 		vanished:     h.Counter("shmtsd_segments_vanished_total", "Segments that somebody else unlinked.", ""),
 
+		shadows:             h.Gauge("shmtsd_shadows", "Segments that never tick and are sampled into a shadow.", ""),
+		shadowBytes:         h.Gauge("shmtsd_shadows_size_bytes", "Size of the shadows' files.", "By"),
+		shadowsRefused:      h.Gauge("shmtsd_shadows_refused", "Segments that never tick and can't be sampled, for want of room for their shadows.", ""),
+		shadowSeriesSkipped: h.Counter("shmtsd_shadow_series_skipped_total", "Series of segments that never tick that are not sampled, for want of room.", ""),
+		samplesFailed:       h.Counter("shmtsd_samples_failed_total", "Samples of segments that never tick that could not be taken.", ""),
+
 		skippedRows:     h.Counter("shmtsd_rows_skipped_total", "Rows passed over: torn or broken.", ""),
 		skippedSeries:   h.Counter("shmtsd_series_skipped_total", "Series passed over: broken, or over budget.", ""),
 		droppedSeries:   h.Counter("shmtsd_writers_dropped_series_total", "Registrations that found no room in their segments.", ""),
@@ -64,6 +74,7 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 		m.pointsRejected = h.Counter("shmtsd_export_points_rejected_total", "Data points that a receiver rejected in a partial success.", "")
 		m.pointsDropped = h.Counter("shmtsd_export_points_dropped_total", "Data points in requests that a receiver refused for good.", "")
 		m.rowsLost = h.Counter("shmtsd_export_rows_lost_total", "Rows that were overwritten before they could be exported.", "")
+		m.rowsAhead = h.Counter("shmtsd_export_rows_ahead_total", "Rows of a time that was still to come, as the clock was stepped back: passed over.", "")
 		m.sent = h.Counter("shmtsd_export_sent_bytes_total", "Bytes of export requests, compressed.", "By")
 		m.lastSent = h.Gauge("shmtsd_export_last_success_timestamp_seconds", "Unix time of the last export that was accepted.", "s")
 	}
@@ -93,6 +104,11 @@ func (m *selfMetrics) update(r *source.Register, e *otlp.Exporter) {
 	m.polls.Total(float64(s.Polls))
 	m.failedPolls.Total(float64(s.FailedPolls))
 	m.found.Total(float64(s.Found))
+	m.shadows.Set(float64(s.Shadows.Shadows))
+	m.shadowBytes.Set(float64(s.Shadows.Used.Bytes))
+	m.shadowsRefused.Set(float64(s.Shadows.Refused))
+	m.shadowSeriesSkipped.Total(float64(s.Shadows.Skipped))
+	m.samplesFailed.Total(float64(s.Shadows.Failed))
 	m.unlinked.Total(float64(s.Unlinked))
 	m.unlinkFailed.Total(float64(s.UnlinkFailed))
 	m.unfinished.Total(float64(s.Unfinished))
@@ -117,6 +133,7 @@ func (m *selfMetrics) update(r *source.Register, e *otlp.Exporter) {
 	m.pointsRejected.Total(float64(x.Rejected))
 	m.pointsDropped.Total(float64(x.Dropped))
 	m.rowsLost.Total(float64(x.RowsLost))
+	m.rowsAhead.Total(float64(x.RowsAhead))
 	m.sent.Total(float64(x.Bytes))
 	if !x.LastSent.IsZero() {
 		m.lastSent.Set(float64(x.LastSent.UnixMilli()) / 1000)

@@ -31,6 +31,8 @@ import (
 const (
 	storeEnv = "SHMTSD_TEST_STORE"
 	jobEnv   = "SHMTSD_TEST_JOB"
+
+	sampledEnv = "SHMTSD_TEST_SAMPLED" // it never ticks
 )
 
 func TestMain(m *testing.M) {
@@ -47,7 +49,7 @@ func TestMain(m *testing.M) {
 
 // writerProcess adds what it reads, a number a line, to a counter, and says when that is done.
 func writerProcess(dir, job string) {
-	w, err := writer.Open(writer.Options{Job: job, Instance: "i", Dir: dir, Attributes: map[string]string{"service.version": "9"}})
+	w, err := writer.Open(writer.Options{Job: job, Instance: "i", Dir: dir, Attributes: map[string]string{"service.version": "9"}, Sampled: os.Getenv(sampledEnv) != ""})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -74,18 +76,7 @@ type process struct {
 
 func startWriter(t *testing.T, dir, job string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(os.Args[0])}
-	p.cmd.Env = append(os.Environ(), storeEnv+"="+dir, jobEnv+"="+job)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	p.in, _ = p.cmd.StdinPipe()
-	out, _ := p.cmd.StdoutPipe()
-	p.out = bufio.NewReader(out)
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.kill)
-	p.expect("ready")
-	return p
+	return startProcess(t, dir, exec.Command(os.Args[0]), storeEnv+"="+dir, jobEnv+"="+job)
 }
 
 func (p *process) expect(want string) {

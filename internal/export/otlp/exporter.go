@@ -9,6 +9,11 @@
 //
 // A dead writer's last row goes out with the others, and behind it, a millisecond later, a point without a
 // recorded value for each series.
+//
+// No point is of a time that is still to come. Where the wall clock was stepped back, rows recorded before have such times: they are
+// passed over as are those that are too many, and the next row says what they said, but for a gauge's value in between. A
+// dead writer's last row goes out at the time that it is. An epoch that moved (FORMAT.md 10.9) begins a new stream of
+// cumulative points only if one of them fell: otherwise the clocks were stepped, and what is counted goes on.
 package otlp
 
 import (
@@ -61,7 +66,8 @@ type Options struct {
 	// Sent is called after each attempt of a request, from the exporter's goroutine, with how long it took. It may be nil.
 	Sent func(time.Duration)
 
-	backoff time.Duration // the first one; tests shorten it
+	backoff time.Duration    // the first one; tests shorten it
+	now     func() time.Time // tests step it
 }
 
 // Stats are what an Exporter counted.
@@ -71,6 +77,7 @@ type Stats struct {
 	Rejected  uint64            // data points that it said it rejected, in a partial success; never sent again
 	Dropped   uint64            // data points in requests that it refused for good
 	RowsLost  uint64            // rows that a ring overwrote before they could be sent
+	RowsAhead uint64            // rows of a time that was still to come, since the wall clock was stepped back: the next row speaks for them
 	Bytes     uint64            // on the wire, before TLS, headers not counted
 	Cycles    uint64
 	LastError string    // of the last attempt that was not a success; empty after one
@@ -134,7 +141,7 @@ type position struct {
 	tier    int // -1: the table has none
 	thin    time.Duration
 	no      uint64 // last row taken
-	time    int64  // of the last row sent
+	mono    int64  // time of the last row sent, on the clock that nobody steps
 	epoch   uint16
 	started bool
 	start   int64 // of the epoch, if the segment had one before
@@ -173,6 +180,9 @@ func New(o Options, segments func() []Segment) (*Exporter, error) {
 	}
 	if o.BatchPoints == 0 {
 		o.BatchPoints = 50_000
+	}
+	if o.now == nil {
+		o.now = time.Now
 	}
 	if o.backoff == 0 {
 		o.backoff = time.Second
@@ -375,8 +385,27 @@ func (e *Exporter) rows(st *state, table int) (full bool) {
 	if p.tier < 0 {
 		return false
 	}
-	from := p.no + 1
-	st.seg.Rows(table, p.tier, from, func(row *reader.Row) bool {
+	for {
+		var moved *reader.Row
+		if full, moved = e.rowsOfEpoch(st, table); moved == nil {
+			return full
+		}
+		if e.fell(st, table, moved) {
+			p.start = moved.Begin
+		}
+		p.epoch = moved.Epoch
+	}
+}
+
+// rowsOfEpoch is rows up to the first row of another epoch, which it answers a copy of.
+func (e *Exporter) rowsOfEpoch(st *state, table int) (full bool, moved *reader.Row) {
+	p := &st.tables[table]
+	latest := e.o.now().UnixNano() + int64(ahead)
+	st.seg.Rows(table, p.tier, p.no+1, func(row *reader.Row) bool {
+		if p.started && row.Epoch != p.epoch {
+			moved = row.Clone()
+			return false
+		}
 		if e.req.full() {
 			full = true
 			return false
@@ -386,7 +415,13 @@ func (e *Exporter) rows(st *state, table int) (full bool) {
 		}
 		if p.at == (cursor{}) {
 			e.enter(st, p, row)
-			if p.thin > 0 && !row.Final && !row.Estimated && row.Time-p.time < int64(p.thin) {
+			last, early := row.Final || row.Estimated, row.Time > latest
+			if !last && (early || p.thin > 0 && row.Mono-p.mono < int64(p.thin)) {
+				if early {
+					e.mu.Lock()
+					e.stats.RowsAhead++
+					e.mu.Unlock()
+				}
 				st.fold(table, p, row)
 				p.no = row.No
 				return true
@@ -395,30 +430,48 @@ func (e *Exporter) rows(st *state, table int) (full bool) {
 		if p.folding {
 			st.folded = p.folded
 		}
-		at, done := e.req.table(st, table, sample{row: row, time: row.Time, start: p.start}, p.at)
+		at, done := e.req.table(st, table, sample{row: row, time: min(row.Time, latest), start: p.start}, p.at)
 		st.folded = nil
 		if !done {
 			p.at, p.atRow, full = at, row.No, true
 			return false
 		}
-		p.at, p.no, p.time, p.folding = cursor{}, row.No, row.Time, false
+		p.at, p.no, p.mono, p.folding = cursor{}, row.No, row.Mono, false
 		e.req.rows++
 		st.sent = true
 		return true
 	})
-	return full
+	return full, moved
 }
 
-// enter looks at a row's number and epoch before it is taken.
+// ahead is by how much a row's time may lie beyond now: clocks are read one after the other.
+const ahead = time.Second
+
+// fell tells whether something that is only ever added to is less in a row than in the one taken before, if that is still there.
+func (e *Exporter) fell(st *state, table int, moved *reader.Row) (fell bool) {
+	p := &st.tables[table]
+	st.seg.Rows(table, p.tier, p.no, func(row *reader.Row) bool {
+		for _, s := range st.series {
+			if row.No != p.no || fell {
+				break
+			}
+			before, had := row.Value(s)
+			if now, has := moved.Value(s); had && has {
+				fell = s.Kind == reader.Counter && now.Float < before.Float || now.Count < before.Count
+			}
+		}
+		return false
+	})
+	return fell
+}
+
+// enter looks at a row's number before it is taken.
 func (e *Exporter) enter(st *state, p *position, row *reader.Row) {
 	if p.no > 0 && row.No > p.no+1 {
 		e.mu.Lock()
 		e.stats.RowsLost += row.No - p.no - 1
 		e.mu.Unlock()
 		e.o.Logger.Warn("rows were overwritten before they could be exported", "segment", st.seg.ID(), "rows", row.No-p.no-1)
-	}
-	if p.started && row.Epoch != p.epoch {
-		p.start = row.Begin // FORMAT.md 10.9: as a new incarnation
 	}
 	p.epoch, p.started = row.Epoch, true
 }
@@ -483,7 +536,7 @@ func (e *Exporter) end(ctx context.Context, st *state) error {
 		for table := range st.tables {
 			p := &st.tables[table]
 			for !p.stale {
-				at, done := e.req.table(st, table, sample{stale: true, time: end + int64(time.Millisecond)}, p.at)
+				at, done := e.req.table(st, table, sample{stale: true, time: min(end, e.o.now().UnixNano()+int64(ahead)) + int64(time.Millisecond)}, p.at)
 				p.at, p.stale = at, done
 				if !done {
 					if err := e.send(ctx, true); err != nil {

@@ -15,13 +15,15 @@ import (
 
 // world is a store whose clock the test winds, writers in it, and an exporter of it.
 type world struct {
-	t     testing.TB
-	dir   string
-	now   time.Duration // since epoch
-	store *reader.Store
-	ids   uint32
-	e     *Exporter
-	ws    []*writer.Writer
+	t   testing.TB
+	dir string
+	now time.Duration // since epoch
+
+	stepped time.Duration // by how much the wall clock was
+	store   *reader.Store
+	ids     uint32
+	e       *Exporter
+	ws      []*writer.Writer
 }
 
 func newWorld(t testing.TB, o Options) *world {
@@ -37,6 +39,7 @@ func newWorld(t testing.TB, o Options) *world {
 	}
 	t.Cleanup(func() { w.store.Close() })
 	o.backoff = time.Millisecond
+	o.now = func() time.Time { return time.Unix(0, epoch+int64(w.now+w.stepped)) }
 	if w.e, err = New(o, w.segments); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +50,7 @@ func newWorld(t testing.TB, o Options) *world {
 func (w *world) writer(o writer.Options) *writer.Writer {
 	w.t.Helper()
 	o.Dir, o.NoTicker = w.dir, true
-	o.Clock = func() (int64, int64) { return epoch + int64(w.now), int64(1000*time.Second + w.now) }
+	o.Clock = func() (int64, int64) { return epoch + int64(w.now+w.stepped), int64(1000*time.Second + w.now) }
 	o.NewID = func() [16]byte {
 		w.ids++
 		return [16]byte{13: byte(w.ids >> 16), 14: byte(w.ids >> 8), 15: byte(w.ids)}
