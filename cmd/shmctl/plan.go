@@ -92,6 +92,7 @@ func planVerb() *verb {
 				&cli.IntFlag{Name: "descriptors", Usage: "`N` series descriptors in all"},
 				&cli.IntFlag{Name: "heap", Usage: "`BYTES` for names, units, help and labels"},
 				&cli.IntFlag{Name: "max-bytes", Usage: "shorten rings to fit in `BYTES`"},
+				&cli.BoolFlag{Name: "sampled", Usage: "a segment that never ticks: no tiers, a daemon samples it"},
 				&cli.StringFlag{Name: "job", Usage: "the header holds it: `NAME`", Value: "job"},
 				&cli.StringFlag{Name: "instance", Usage: "as job: `NAME`", Value: "host.example.com:1234567"},
 				&cli.IntFlag{Name: "processes", Usage: "say what `N` such processes take together", Value: 1},
@@ -103,6 +104,7 @@ func planVerb() *verb {
 			"shmctl plan",
 			"shmctl plan --counters 60 --gauges 20 --stats 10 --histograms 10 --tier 1s:120 --tier 10s:60",
 			"shmctl plan --schema forwarder.yaml --processes 1000",
+			"shmctl plan --counters 60 --gauges 20 --stats 10 --histograms 10 --sampled",
 		},
 	}
 }
@@ -143,13 +145,16 @@ var shapeFlags = []string{"series", "counters", "updowns", "gauges", "stats", "h
 func planFlags(c *cli.Context) (writer.Options, error) {
 	o := writer.Options{Job: c.String("job"), Instance: c.String("instance"), Series: c.Int("series"), Histograms: given(c, "histograms"),
 		Stats: given(c, "stats"), Buckets: c.Int("buckets"), Descriptors: c.Int("descriptors"), HeapBytes: c.Int("heap"),
-		OwnedLanes: given(c, "owned-lanes"), MaxBytes: c.Int("max-bytes")}
+		OwnedLanes: given(c, "owned-lanes"), MaxBytes: c.Int("max-bytes"), Sampled: c.Bool("sampled")}
 	for _, f := range append([]string{"owned-lanes", "descriptors", "heap", "max-bytes"}, shapeFlags...) {
 		if _, isInt := findFlag(c.Command, f).(*cli.IntFlag); isInt && c.Int(f) < 0 {
 			return o, usagef(c, "%s: want 0 or more, got %d", f, c.Int(f))
 		}
 	}
 	counted := c.IsSet("counters") || c.IsSet("updowns") || c.IsSet("gauges")
+	if c.Bool("sampled") && (c.IsSet("tier") || c.IsSet("histogram-tier")) {
+		return o, usagef(c, "want either --sampled or tiers, got both")
+	}
 	if counted && c.IsSet("series") {
 		return o, usagef(c, "want either --series or counts of each kind, got both")
 	}
@@ -273,6 +278,7 @@ func planFile(c *cli.Context) (writer.Options, error) {
 	if c.IsSet("max-bytes") {
 		o.MaxBytes = c.Int("max-bytes")
 	}
+	o.Sampled = c.Bool("sampled")
 	return o, nil
 }
 

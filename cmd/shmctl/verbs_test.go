@@ -434,6 +434,17 @@ tables:
 	js := src
 	js.Tables = []writer.Table{{Name: "t", Gauges: 3, Lanes: 1, Tiers: []writer.Tier{{Step: 100 * time.Millisecond, Rows: 50}}}}
 	same(plan("", "--schema", path), js)
+	// One that never ticks has no tiers, whatever its schema says: 64 kB.
+	sampled := src
+	sampled.Sampled = true
+	same(plan("", "--sampled"), sampled)
+	sampled = file
+	sampled.Sampled = true
+	same(plan(yaml, "--schema", "-", "--sampled"), sampled)
+	if p := plan("", "--sampled", "--counters", "60", "--gauges", "20", "--stats", "10", "--histograms", "10"); p.TotalBytes > 64<<10 {
+		t.Errorf("want at most 64 kB for a sampled segment, got %d", p.TotalBytes)
+	}
+	shmctl(t, "", "plan", "--sampled", "--tier", "1s:60").fails(exitUsage, "want either --sampled or tiers, got both")
 	// 100 series with 10 histograms and default tiers fit in 512 kB.
 	if p := plan("", "--lanes", "4"); p.TotalBytes > 512_000 {
 		t.Errorf("want at most 512,000 bytes for the defaults, got %d", p.TotalBytes)
