@@ -40,6 +40,7 @@ type Segment interface {
 	Tables() []reader.Table
 	Start() int64
 	End() (int64, bool)
+	Epoch() uint32
 	Head(table, tier int) uint64
 	// Take yields a tier's rows from a number on, oldest first, together with what they mean: begin is told series, head and
 	// epoch as of one poll, which no row is newer than, and says where to begin. A row is valid during its call. False: the
@@ -322,7 +323,8 @@ func (a *Archiver) know(seg Segment) *segment {
 		a.mu.Unlock()
 	}
 	st.poll = a.polls
-	st.renew(seg)
+	st.seg = seg
+	st.see(seg.Epoch())
 	return st
 }
 
@@ -462,7 +464,7 @@ func (a *Archiver) forgetGone() {
 		if !st.drained.Load() {
 			n := uint64(0)
 			for _, t := range st.tables {
-				if len(t.st.series) > 0 {
+				if t.plan != nil {
 					n += t.unflushed()
 				}
 			}

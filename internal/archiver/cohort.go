@@ -113,7 +113,7 @@ func (a *Archiver) guess(t *table) bool {
 	if t.plan != nil {
 		return true
 	}
-	a.plans.collect(t.n, t.st.seg.Series(), t.lingering, t.last+1, max(t.head, t.last+1))
+	a.plans.collect(t.n, t.st.seg.Series(), t.last+1, max(t.head, t.last+1))
 	if len(a.plans.cols) == 0 {
 		return false
 	}
@@ -148,7 +148,7 @@ func byPlan(x, y *table) int {
 // passOver moves the position of a table without series behind its rows, which hold nothing.
 func (a *Archiver) passOver(t *table) {
 	t.st.seg.Take(t.n, 0, func(series []*reader.Series, head uint64, _ uint32) (uint64, bool) {
-		if a.plans.collect(t.n, series, t.lingering, t.last+1, head); len(a.plans.cols) == 0 && head > t.last {
+		if a.plans.collect(t.n, series, t.last+1, head); len(a.plans.cols) == 0 && head > t.last {
 			t.last, t.time = head, 0
 		}
 		return 0, false

@@ -1,7 +1,6 @@
 package archiver
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/shmts/shmts/internal/archive"
@@ -88,15 +87,11 @@ type planKey struct {
 // plansKept is how many may be kept that no table has.
 const plansKept = 64
 
-// collect makes cols of the series of a table that rows first to last may hold: lingering ones are no longer among series.
-func (p *plans) collect(table int, series, lingering []*reader.Series, first, last uint64) {
+// collect makes cols of the series of a table that rows first to last may hold. A series is listed until no ring has a
+// row of it any more: FORMAT.md 10.2.
+func (p *plans) collect(table int, series []*reader.Series, first, last uint64) {
 	p.list, p.cols = p.list[:0], p.cols[:0]
-	again := len(lingering) > 0
-	for _, s := range lingering {
-		if s.Holds(first, last) {
-			p.list = append(p.list, s)
-		}
-	}
+	again := false
 	for _, s := range series {
 		if s.Table == table && s.Holds(first, last) {
 			p.list = append(p.list, s)
@@ -110,11 +105,6 @@ func (p *plans) collect(table int, series, lingering []*reader.Series, first, la
 		return
 	}
 	// Only what was retired can be there twice.
-	slices.SortStableFunc(p.list, func(a, b *reader.Series) int {
-		i, g := a.Descriptor()
-		j, h := b.Descriptor()
-		return cmp.Or(cmp.Compare(i, j), cmp.Compare(g, h))
-	})
 	if p.seen == nil {
 		p.seen = map[string]int{}
 	}

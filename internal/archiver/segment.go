@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/archive"
-	"github.com/shmts/shmts/reader"
 )
 
 // maxWait bounds how long a row stays in its ring before it is due, however long that is: the rings are what
@@ -28,7 +27,7 @@ type segment struct {
 	copy    uint32
 	epoch   uint32            // of the newest row written
 	sources []*archive.Source // one an epoch, the newest last
-	series  []*reader.Series  // as of the poll before
+	epochs  []uint32          // seen lately, the newest last
 
 	drained atomic.Bool
 }
@@ -53,13 +52,11 @@ type table struct {
 	missed   missed
 	over     bool // a flush was put off for the user's budget
 	lastOnly bool // of what is left, the last row is all that is written
-	// lingering are series that the segment doesn't list any more, whose descriptors were used again, but rows not yet written may hold.
-	lingering []*reader.Series
 }
 
 func (a *Archiver) newSegment(seg Segment) *segment {
 	_, ino := seg.Inode()
-	st := &segment{seg: seg, id: id16(seg.ID()), ino: ino, boot: id16(seg.BootID()), uid: seg.UID(), birth: seg.Start(), series: seg.Series()}
+	st := &segment{seg: seg, id: id16(seg.ID()), ino: ino, boot: id16(seg.BootID()), uid: seg.UID(), birth: seg.Start()}
 	for n, t := range seg.Tables() {
 		if len(t.Tiers) == 0 {
 			continue
@@ -83,34 +80,28 @@ func home(steps []time.Duration, step time.Duration) (tier int, fold bool) {
 	return tier, step < steps[tier]
 }
 
-// renew takes over a newer view of the segment, and keeps what left its list of series.
-func (st *segment) renew(seg Segment) {
-	st.seg = seg
-	now, was := seg.Series(), st.series
-	if len(now) == len(was) && (len(now) == 0 || &now[0] == &was[0]) {
+// epochsSeen is how many epochs of a segment are kept in mind.
+const epochsSeen = 8
+
+// see keeps an epoch in mind, of which rows have the low 16 bits only.
+func (st *segment) see(epoch uint32) {
+	if n := len(st.epochs); n > 0 && st.epochs[n-1] == epoch {
 		return
 	}
-	st.series = now
-	j := 0
-	for _, s := range was {
-		i, g := s.Descriptor()
-		for j < len(now) {
-			if k, _ := now[j].Descriptor(); k >= i {
-				break
-			}
-			j++
-		}
-		if j < len(now) {
-			if k, h := now[j].Descriptor(); k == i && h == g {
-				continue
-			}
-		}
-		for _, t := range st.tables {
-			if t.n == s.Table && s.Holds(t.last+1, ^uint64(0)) {
-				t.lingering = append(t.lingering, s)
-			}
+	st.epochs = append(slices.DeleteFunc(st.epochs, func(e uint32) bool { return e == epoch }), epoch)
+	if len(st.epochs) > epochsSeen {
+		st.epochs = st.epochs[1:]
+	}
+}
+
+// fullEpoch is the epoch of which a row has the low 16 bits: one that was seen, else the one nearest to now.
+func (st *segment) fullEpoch(now uint32, low uint16) uint32 {
+	for _, e := range slices.Backward(st.epochs) {
+		if uint16(e) == low {
+			return e
 		}
 	}
+	return now + uint32(int32(int16(low-uint16(now))))
 }
 
 func (st *segment) hasRows() bool {
@@ -122,7 +113,6 @@ func (st *segment) release(a *Archiver) {
 	for _, t := range st.tables {
 		a.leave(t)
 		t.setPlan(nil)
-		t.lingering = nil
 	}
 }
 
@@ -190,6 +180,9 @@ func (a *Archiver) locate(st *segment) bool {
 			continue
 		}
 		st.epoch = max(st.epoch, inc.Epoch)
+		if !slices.Contains(st.epochs, inc.Epoch) {
+			st.epochs = slices.Insert(st.epochs, 0, inc.Epoch)
+		}
 		for _, t := range st.tables {
 			if t.n >= len(inc.Tables) {
 				continue

@@ -173,7 +173,7 @@ func (g *gatherer) begin(series []*reader.Series, head uint64, epoch uint32) (fr
 	if t.lastOnly {
 		from = head
 	}
-	a.plans.collect(t.n, series, t.lingering, from, head)
+	a.plans.collect(t.n, series, from, head)
 	if len(a.plans.cols) == 0 {
 		t.last, t.time = head, 0 // rows of no series
 		return 0, false
@@ -221,7 +221,7 @@ func (g *gatherer) row(row *reader.Row) bool {
 				return false
 			}
 		}
-		g.runs = append(g.runs, run{fullEpoch(g.epoch, row.Epoch), row.Epoch, g.n})
+		g.runs = append(g.runs, run{g.t.st.fullEpoch(g.epoch, row.Epoch), row.Epoch, g.n})
 	}
 	b, k := g.b, g.n
 	b.numbers = append(b.numbers, row.No)
@@ -278,9 +278,6 @@ func (g *gatherer) absent(field int) {
 	}
 	p[k] = false
 }
-
-// fullEpoch is the epoch of which a row has the low 16 bits, near the one that the segment is in.
-func fullEpoch(now uint32, low uint16) uint32 { return now + uint32(int32(int16(low-uint16(now)))) }
 
 func floorMs(ns int64) int64 {
 	ms := ns / 1e6

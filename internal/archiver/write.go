@@ -31,13 +31,6 @@ func (a *Archiver) write(b *batch) bool {
 		return false
 	}
 	failpoint.Here("archiver.flush.written")
-	for i := range b.taken {
-		x := &b.taken[i]
-		if x.last == x.t.last && x.last >= x.t.head {
-			clear(x.t.lingering)
-			x.t.lingering = x.t.lingering[:0]
-		}
-	}
 	return true
 }
 

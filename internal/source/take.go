@@ -13,6 +13,9 @@ func (s *Segment) Inode() (dev, ino uint64) { return s.life.g.Inode() }
 // BootID is the host's when the segment was born, as 32 hexadecimal digits; zeros if unknown.
 func (s *Segment) BootID() string { return s.life.g.BootID() }
 
+// Epoch is the control block's, as of the last poll. A row has the low 16 bits of its own. FORMAT.md 10.9.
+func (s *Segment) Epoch() uint32 { return s.life.g.Epoch() }
+
 // Take yields rows of a tier as Rows does, together with what they mean: begin is told the segment's series, the tier's
 // head and the epoch, all as of one poll, which no row yielded is newer than, and answers the number of the first row
 // wanted, or false. The answer is false if the segment is no longer there. begin runs under the same locks as yield.
