@@ -44,7 +44,7 @@ func (a *Archive) mend(t *tier) error {
 		return err
 	}
 	all := byGeneration(slots)
-	for _, e := range all[max(len(all)-2, 0):] { // an extent is synced before the next but one is begun
+	for _, e := range all[max(len(all)-2, 0):max(len(all)-1, 0)] { // read has looked at the last; an extent is synced before the next but one is begun
 		if e.trailer != nil && !e.agrees() {
 			if err := e.unseal(); err != nil {
 				return err

@@ -302,11 +302,11 @@ func (t *tier) read() ([]*extent, error) {
 	if len(all) > 0 {
 		last := all[len(all)-1]
 		t.w.last = last.generation
-		// The open extent's trailer was perhaps written and its index not, or blocks before it not: then the index is written again,
+		// The last extent's trailer was perhaps written and its index not, or blocks before it not: then the index is written again,
 		// at the same place or before it. With a trailer, nothing more is appended.
 		if b, err := last.readAt(last.limit(), TrailerSize); err == nil && last.seed.checked(last.limit(), b) {
 			t.w.sealNext = true
-			if last.trailer != nil && !last.whole() {
+			if last.trailer != nil && !last.agrees() {
 				if err := last.unseal(); err != nil {
 					return nil, err
 				}

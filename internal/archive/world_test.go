@@ -18,7 +18,8 @@ import (
 // proves itself right or wrong.
 type world struct {
 	schemas []*Schema
-	next    map[Key]uint64 // number of the next row
+	next    map[Key]uint64     // number of the next row
+	known   map[string][]rowID // blocks that were read and found right, by all that they depend on
 }
 
 const worldBirth = 1_700_000_000_000 // ms
@@ -33,7 +34,7 @@ func newWorld(t testing.TB) *world {
 		{Name: "latency", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 0, Min: -4, Count: 8}},
 		{Name: "errors", Kind: reader.Counter, Number: reader.U64},
 	}
-	w := &world{next: map[Key]uint64{}}
+	w := &world{next: map[Key]uint64{}, known: map[string][]rowID{}}
 	for _, n := range []int{3, 5, 6} {
 		s, err := NewSchema(0, "t", series[:n])
 		if err != nil {
@@ -148,7 +149,8 @@ func (w *world) read(a *Archive, tier int) (rows map[rowID]bool, wrong []string)
 				continue
 			}
 			m = again.mem
-			if off := e.trailer.IndexOffset; e.whole() {
+			// One that was made after a broken block may have more ordinals, absent, than the blocks that are there now.
+			if off := e.trailer.IndexOffset; e.whole() && int(e.trailer.Sources) == m.sources() && e.trailer.Schemas == m.schemaCount() {
 				disk, _ := e.readAt(off, e.trailer.IndexLength)
 				if made := m.appendIndex(nil, e.seed, off); !bytes.Equal(disk, made) {
 					say(e, off, "the index differs from what the blocks say: %d bytes, want %d", len(disk), len(made))
@@ -180,8 +182,17 @@ func (w *world) read(a *Archive, tier int) (rows map[rowID]bool, wrong []string)
 				say(e, ref.offset, "%v", err)
 				continue
 			}
-			schema, err := cutSchema(sb[BlockHeaderSize:])
-			if err != nil {
+			var schema *Schema
+			for _, known := range w.schemas {
+				if known.Hash == [16]byte(sb[BlockHeaderSize:]) {
+					schema = known
+				}
+			}
+			if e.check(all[h.First].offset+BlockHeaderSize, sb[BlockHeaderSize:]) != sh.BodyCheck {
+				continue
+			}
+			if schema == nil {
+				say(e, ref.offset, "schema %x: nobody wrote it", all[h.First].hash)
 				continue
 			}
 			for _, word := range w.readBlock(e, m, &h, head, schema, ref.offset, b, rows) {
@@ -194,6 +205,23 @@ func (w *world) read(a *Archive, tier int) (rows map[rowID]bool, wrong []string)
 
 func (w *world) readBlock(e *extent, m *memIndex, h *BlockHeader, head rowsHead, schema *Schema, off uint32, b []byte, rows map[rowID]bool) (wrong []string) {
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	known := ""
+	if e.check(off+BlockHeaderSize, b[BlockHeaderSize:]) == h.BodyCheck {
+		k := append([]byte(nil), b[:BlockHeaderSize]...)
+		k = append(k, schema.Hash[:]...)
+		for _, s := range head.sources {
+			if r := m.sourceRecord(s.Source); r != nil {
+				k = append(k, r...)
+			}
+		}
+		known = string(k)
+	}
+	if all, ok := w.known[known]; ok && known != "" {
+		for _, id := range all {
+			rows[id] = true
+		}
+		return nil
+	}
 	runs := b[BlockHeaderSize+h.Head:]
 	var d column.Decoder
 	run := func(i int) []byte {
@@ -231,12 +259,12 @@ func (w *world) readBlock(e *extent, m *memIndex, h *BlockHeader, head rowsHead,
 	}
 	for i, s := range head.sources {
 		n := int(s.Rows)
-		src, _, err := m.source(s.Source)
+		src, _, err := cutSource(m.record(s.Source))
 		if err != nil {
 			say("source %d: %v", s.Source, err)
 			return wrong
 		}
-		if want := w.source(int(src.Inode)); fmt.Sprint(*src) != fmt.Sprint(*want) && len(want.Attributes)+len(src.Attributes) > 0 {
+		if want := w.source(int(src.Inode)); fmt.Sprint(*src) != fmt.Sprint(*want) {
 			say("source: want %+v, got %+v", want, src)
 		}
 		sources[i] = src
@@ -296,6 +324,13 @@ func (w *world) readBlock(e *extent, m *memIndex, h *BlockHeader, head rowsHead,
 						say("%s: bucket %d: want %d, got %d", sr.Name, c, want, v)
 					}
 				}
+			}
+		}
+	}
+	if complete && known != "" && len(wrong) == 0 {
+		for i, src := range sources {
+			for _, no := range numbers[i] {
+				w.known[known] = append(w.known[known], rowID{src.Key, no})
 			}
 		}
 	}
