@@ -67,6 +67,8 @@ type life struct {
 	series []expected
 	truth  truth
 	forks  bool
+	stops  int           // so often it is stopped for a while, and goes on
+	ahead  time.Duration // by how much its monotonic clock is another
 }
 
 // A lane of the store: one writer after another, all under one source, so that each
@@ -159,6 +161,9 @@ func (l *loop) kill(w *life, cmd *exec.Cmd) {
 		look()
 		time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
 	}
+	for range w.stops {
+		l.stop(cmd.Process.Pid, w.ahead, watched, look)
+	}
 	killAll()
 	<-exited
 	allDead := func() bool {
@@ -193,6 +198,37 @@ func (l *loop) kill(w *life, cmd *exec.Cmd) {
 	l.poll()
 	if n := len(l.store.Segments()); n != 0 {
 		t.Fatalf("want no segment left, got %d", n)
+	}
+}
+
+// stopFor is longer than any step of the writers here, and than what moves an epoch.
+const stopFor = 700 * time.Millisecond
+
+// stop stops a writer and lets it go on. A reader never waits for it, nor takes it for dead; and it has not been rewound.
+func (l *loop) stop(pid int, ahead time.Duration, watched map[*reader.Segment]*watcher, look func()) {
+	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
+		if err := syscall.Kill(-pid, signal); err != nil {
+			l.t.Fatal(err)
+		}
+		for end := time.Now().Add(stopFor); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			began := time.Now()
+			look()
+			if took := time.Since(began); took > stopFor/2 {
+				l.t.Fatalf("%v: want a look that waits for nobody, got one of %v", signal, took)
+			}
+			for g := range watched {
+				if g.Liveness().Ended() || g.Epoch() != 0 {
+					l.t.Fatalf("%v: want it alive or stalled in epoch 0, got it %v in %d", signal, g.Liveness(), g.Epoch())
+				}
+				var here unix.Timespec
+				if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &here); err != nil {
+					l.t.Fatal(err)
+				}
+				if off := time.Duration(g.Heartbeat() - here.Nano()); g.Heartbeat() != 0 && (off-ahead).Abs() > 20*time.Second {
+					l.t.Fatalf("want a monotonic clock that is ahead by %v, got one by %v", ahead, off)
+				}
+			}
+		}
 	}
 }
 
