@@ -56,16 +56,17 @@ type column struct {
 	older []*reader.Series
 }
 
-// words are the column's cells in a row.
-func (c *column) words(row *reader.Row) ([]uint64, bool) {
-	if c.Series == nil {
-		return nil, false
+// in is the series of which row k has the column's value, nil if it has none.
+func (c *column) in(rows *reader.Batch, k int) *reader.Series {
+	if rows.Holds(c.Series, k) {
+		return c.Series
 	}
-	w, ok := row.Words(c.Series)
-	for i := 0; !ok && i < len(c.older); i++ {
-		w, ok = row.Words(c.older[i])
+	for _, s := range c.older {
+		if rows.Holds(s, k) {
+			return s
+		}
 	}
-	return w, ok
+	return nil
 }
 
 // plans are those in use. A thousand segments of one program share one.

@@ -16,6 +16,7 @@ type batch struct {
 	plan *plan
 	key  batchKey
 
+	raw             reader.Batch // of the table that is being taken
 	words, numbers  []uint64
 	times, starts   []int64
 	flags           []bool
@@ -55,6 +56,9 @@ func (b *batch) reset() {
 	b.cells, b.present, b.rows, b.of, b.taken = b.cells[:0], b.present[:0], b.rows[:0], b.of[:0], b.taken[:0]
 	if cap(b.words) > 2*batchWords {
 		b.words = nil
+	}
+	if b.raw.Cap() > batchWords {
+		b.raw = reader.Batch{}
 	}
 }
 
@@ -193,16 +197,7 @@ func (g *gatherer) begin(series []*reader.Series, head uint64, epoch uint32) (fr
 	t.setPlan(p)
 	g.plan, g.cols, g.room, g.from = p, a.plans.cols, n, from
 	g.first = len(b.numbers)
-	at := len(b.cells)
-	b.cells = slices.Grow(b.cells, p.columns)[:at+p.columns]
-	b.present = slices.Grow(b.present, p.columns)[:at+p.columns]
-	g.cells, g.present = b.cells[at:], b.present[at:]
-	for i := range p.shapes {
-		s := &p.shapes[i]
-		for f := range s.fields {
-			g.cells[s.column+f] = b.alloc(s.width * n)
-		}
-	}
+	b.raw.Reset()
 	return from, true
 }
 
@@ -223,55 +218,86 @@ func (g *gatherer) row(row *reader.Row) bool {
 		}
 		g.runs = append(g.runs, run{g.t.st.fullEpoch(g.epoch, row.Epoch), row.Epoch, g.n})
 	}
-	b, k := g.b, g.n
+	b := g.b
 	b.numbers = append(b.numbers, row.No)
 	b.times = append(b.times, floorMs(row.Time))
 	g.n++
 	g.final, g.estimate = row.Final, row.Estimated
-	for i := range g.plan.shapes {
-		s := &g.plan.shapes[i]
-		w, ok := g.cols[i].words(row)
-		switch {
-		case !ok:
-			for f := s.column; f < s.column+s.fields; f++ {
-				clear(g.cells[f][k*s.width : (k+1)*s.width])
-				g.absent(f)
+	b.raw.Add(row)
+	return true
+}
+
+// columns makes columns of the rows that were taken.
+func (g *gatherer) columns() {
+	b, p := g.b, g.plan
+	at := len(b.cells)
+	b.cells = slices.Grow(b.cells, p.columns)[:at+p.columns]
+	b.present = slices.Grow(b.present, p.columns)[:at+p.columns]
+	g.cells, g.present = b.cells[at:], b.present[at:]
+	for i := range p.shapes {
+		h, c := &p.shapes[i], &g.cols[i]
+		all := c.Series != nil && len(c.older) == 0 && b.raw.HoldAll(c.Series)
+		for f := range h.fields {
+			to := b.alloc(h.width * g.n)
+			g.cells[h.column+f] = to
+			if !all {
+				g.pick(c, h, f, to)
+				continue
 			}
-		case s.fields == 1 && s.width == 1:
-			g.cells[s.column][k] = w[0]
-			if s.unset == 0 && w[0] == s.word {
-				g.cells[s.column][k] = 0
-				g.absent(s.column)
-			} else if p := g.present[s.column]; p != nil {
-				p[k] = true
+			b.raw.Column(to, c.Series, f, h.width)
+			if f < h.unset {
+				continue
 			}
-		case s.fields == 1:
-			copy(g.cells[s.column][k*s.width:(k+1)*s.width], w)
-			if p := g.present[s.column]; p != nil {
-				p[k] = true
-			}
-		default:
-			for f := range s.fields {
-				at := s.column + f
-				g.cells[at][k] = w[f]
-				if f >= s.unset && w[f] == s.word {
-					g.cells[at][k] = 0
-					g.absent(at)
-				} else if p := g.present[at]; p != nil {
-					p[k] = true
+			for k, w := range to {
+				if w == h.word {
+					to[k] = 0
+					g.absent(h.column+f, k)
 				}
 			}
 		}
 	}
-	return true
 }
 
-// absent says that a field has no value in the row that is being taken.
-func (g *gatherer) absent(field int) {
-	p, k := g.present[field], g.n-1
+// pick makes a column of which not all rows hold the series.
+func (g *gatherer) pick(c *column, h *shape, f int, to []uint64) {
+	if c.Series == nil {
+		clear(to)
+		p := g.b.allocFlags(g.n)
+		clear(p)
+		g.present[h.column+f] = p
+		return
+	}
+	b := g.b
+	b.raw.Column(to, c.Series, f, h.width)
+	var other []uint64
+	for k := range g.n {
+		s := c.in(&b.raw, k)
+		at := to[k*h.width : (k+1)*h.width]
+		switch {
+		case s == nil:
+			clear(at)
+			g.absent(h.column+f, k)
+			continue
+		case s != c.Series:
+			if other == nil {
+				other = make([]uint64, len(to))
+			}
+			b.raw.Column(other, s, f, h.width)
+			copy(at, other[k*h.width:])
+		}
+		if f >= h.unset && at[0] == h.word {
+			at[0] = 0
+			g.absent(h.column+f, k)
+		}
+	}
+}
+
+// absent says that a field has no value in row k.
+func (g *gatherer) absent(field, k int) {
+	p := g.present[field]
 	if p == nil {
-		p = g.b.allocFlags(g.room)
-		for i := range k {
+		p = g.b.allocFlags(g.n)
+		for i := range p {
 			p[i] = true
 		}
 		g.present[field] = p
@@ -305,6 +331,7 @@ func (g *gatherer) end() verdict {
 	if g.rewound {
 		g.a.rewind(t.st)
 	}
+	g.columns()
 	starts := g.starts()
 	for i, r := range g.runs {
 		end := g.n
@@ -347,7 +374,7 @@ func (g *gatherer) starts() []int64 {
 // cut makes Cells and Present of the rows from begin to end.
 func (g *gatherer) cut(begin, end int) (cells [][]uint64, present [][]bool) {
 	cells = g.cells
-	if begin > 0 || end < g.n || g.n < g.room {
+	if begin > 0 || end < g.n {
 		cells = slices.Clone(g.cells)
 		for i := range g.plan.shapes {
 			s := &g.plan.shapes[i]
