@@ -15,6 +15,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -62,6 +63,9 @@ type History struct {
 
 var _ query.Sources = (*History)(nil)
 
+// margin is three steps of most histograms, in ms.
+const margin = 30_000
+
 // defaultSources is what a query holds at most, at some kilobytes each.
 const defaultSources = 20_000
 
@@ -83,7 +87,8 @@ type snapshot struct {
 	ids      map[[16]byte]int // index in living
 	coarsest time.Duration
 	reach    int64 // ms: how much time every finest ring holds
-	slack    int64 // ms: how long after its last row a series is not stale, in the finest tier of any
+	fresh    int64 // ms: how much, but for the time that a row is not stale yet
+	slack    int64 // ms: how long that is, in the finest tier of any
 }
 
 func (h *History) now() *snapshot {
@@ -91,7 +96,7 @@ func (h *History) now() *snapshot {
 	if s := h.snapshot.Load(); s != nil && len(s.living) == len(living) && (len(living) == 0 || &s.living[0] == &living[0]) {
 		return s
 	}
-	s := &snapshot{living: living, segments: make([]query.Segment, len(living)), ids: make(map[[16]byte]int, len(living)), reach: 1 << 62}
+	s := &snapshot{living: living, segments: make([]query.Segment, len(living)), ids: make(map[[16]byte]int, len(living)), reach: 1 << 60, fresh: 1 << 60}
 	for i, l := range living {
 		s.segments[i] = l
 		s.ids[id(l.ID())] = i
@@ -99,8 +104,8 @@ func (h *History) now() *snapshot {
 			if len(t.Tiers) > 0 {
 				step := t.Tiers[0].Step.Milliseconds()
 				// The oldest row may be overwritten while it is read, and the newest not be there yet.
-				s.reach = min(s.reach, int64(t.Tiers[0].Rows-2)*step)
-				s.slack = max(s.slack, 3*step)
+				reach := int64(t.Tiers[0].Rows-2) * step
+				s.reach, s.fresh, s.slack = min(s.reach, reach), min(s.fresh, reach-3*step), max(s.slack, 3*step)
 			}
 		}
 	}
@@ -130,11 +135,11 @@ func (h *History) alone(s *snapshot, want query.Selection) bool {
 	if want.First <= h.o.Left() {
 		return false
 	}
-	from := want.First
+	reach := s.reach
 	if want.From < want.First {
-		from = max(want.From, want.First-s.slack)
+		reach = s.fresh
 	}
-	return len(s.living) == 0 || from >= s.living[0].AsOf()/1e6-s.reach
+	return len(s.living) == 0 || want.First >= s.living[0].AsOf()/1e6-reach
 }
 
 // Select implements query.Sources. What the archive can't say is a warning: the segments are there all the same.
@@ -152,6 +157,9 @@ func (h *History) Select(ctx context.Context, want query.Selection) ([]query.Seg
 		}
 		from = max(from, want.First-max(3*coarsest.Milliseconds(), s.slack))
 	}
+	// A little more, so that a tier that reaches back far enough is seen to.
+	before := max(s.slack, margin)
+	from = max(from, math.MinInt64+before) - before
 	found, err := h.o.Archive.Select(ctx, archive.Selection{
 		From: from, To: want.To, Labels: labelMatchers(want.Matchers), Schema: schemaMatcher(want.Matchers), Limit: h.o.MaxSources + len(s.living),
 	})
@@ -189,7 +197,11 @@ func (h *History) combine(s *snapshot, found []*archive.Incarnation, tiers []arc
 		i, alive := s.ids[first.Segment]
 		latest := len(found) == 0 || found[0].Segment != first.Segment // copy: an older one is of another file, or rewound
 		if alive = alive && latest && same(s.living[i], incs); alive {
-			out[i] = newSegment(h, s.living[i], incs, tiers)
+			both := newSegment(h, s.living[i], incs, tiers)
+			out[i] = both
+			if gone := both.gone(tiers); gone != nil {
+				out = append(out, gone)
+			}
 			continue
 		}
 		if end := ended(incs); end != 0 && end+1 < min(want.First, want.To) {

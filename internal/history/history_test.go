@@ -46,7 +46,7 @@ func compareAll(t *testing.T, s *stage, what string, spans [][3]int64) {
 			}
 			want := text(ask(t, s.truth, q, sp[0], sp[1], sp[2]))
 			if got := text(ask(t, s.engine, q, sp[0], sp[1], sp[2])); got != want {
-				t.Errorf("%s: %s from %d to %d by %d ms:\ngot  %.1500s\nwant %.1500s", what, q, sp[0]-t0, sp[1]-t0, sp[2], got, want)
+				t.Errorf("%s: %s from %d to %d by %d ms:\n%s", what, q, sp[0]-t0, sp[1]-t0, sp[2], differ(got, want))
 				return
 			}
 		}
@@ -55,7 +55,7 @@ func compareAll(t *testing.T, s *stage, what string, spans [][3]int64) {
 
 // The same rows are the same answer, whether they are in a ring, in the archive, in both, or partly here and partly there.
 func TestSeam(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 1))
 			s := newStage(t, 0)

@@ -44,7 +44,7 @@ func lifeOf(g query.Segment) (l life) {
 	}
 	if s, ok := g.(*segment); ok && s.living == nil {
 		src := s.source()
-		l.segment, l.group, l.uid = src.Segment, src.Group, src.UID
+		l.segment, l.group, l.uid, l.living = src.Segment, src.Group, src.UID, s.owner != nil
 		return l
 	} else if ok {
 		g = s.living

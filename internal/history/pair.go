@@ -9,8 +9,8 @@ import (
 // pair is how the series of a living segment and those that the archive has of it go together. The archive knows series by
 // what they say of themselves, a segment by their descriptors: one that was retired and registered again is two there.
 type pair struct {
-	series []*reader.Series // the living ones, and then those that the archive alone has
-	starts []int64          // unix ms; nil: the series' own
+	gone   []*reader.Series // that the archive alone has: their descriptors are others' now
+	starts []int64          // of those, unix ms
 
 	of    map[*reader.Series]*reader.Series // the archive's; nil: none
 	lives map[*reader.Series][2]int64       // unix ms, of those that are not the only one of their identity: [from, to)
@@ -64,7 +64,7 @@ func (c *pairs) get(living, archived []*reader.Series, starts []int64) *pair {
 }
 
 func newPair(living, archived []*reader.Series, starts []int64) *pair {
-	p := &pair{series: living, of: make(map[*reader.Series]*reader.Series, len(living))}
+	p := &pair{of: make(map[*reader.Series]*reader.Series, len(living))}
 	byIdentity := make(map[string][]*reader.Series, len(living)) // of the living, in the order of their starts
 	for _, s := range living {
 		key := identity(s)
@@ -96,15 +96,7 @@ func newPair(living, archived []*reader.Series, starts []int64) *pair {
 		if list != nil {
 			continue
 		}
-		if p.starts == nil { // its descriptor is used by another one now
-			p.series = append([]*reader.Series(nil), living...)
-			p.starts = make([]int64, 0, len(living)+len(archived)-i)
-			for _, s := range living {
-				p.starts = append(p.starts, floor(s.Start))
-			}
-		}
-		p.series, p.starts = append(p.series, a), append(p.starts, starts[i])
-		p.of[a] = a
+		p.gone, p.starts = append(p.gone, a), append(p.starts, starts[i])
 	}
 	return p
 }

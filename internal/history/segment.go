@@ -16,6 +16,7 @@ import (
 type segment struct {
 	h      *History
 	living Living // nil: it is in the archive alone
+	owner  Living // whose series these once were
 	incs   []*archive.Incarnation
 	series []*reader.Series
 	starts []int64 // unix ms; nil: the series' own
@@ -47,13 +48,28 @@ func newSegment(h *History, l Living, incs []*archive.Incarnation, tiers []archi
 	s := &segment{h: h, living: l, incs: incs}
 	s.series, s.starts = union(incs)
 	if l != nil {
-		live := l.Series()
-		s.pair = h.pairs.get(live, s.series, s.starts)
-		s.series, s.starts = s.pair.series, s.pair.starts
+		s.pair = h.pairs.get(l.Series(), s.series, s.starts)
+		s.series, s.starts = l.Series(), nil
 		s.overrides = l.Overrides()
 		s.tables = slices.Clone(l.Tables())
 	}
-	for _, inc := range incs {
+	s.lay(tiers)
+	return s
+}
+
+// gone is a segment of those series that a living one has no more: its rings can't tell them.
+func (s *segment) gone(tiers []archive.Tier) *segment {
+	if s.pair == nil || len(s.pair.gone) == 0 {
+		return nil
+	}
+	g := &segment{h: s.h, owner: s.living, incs: s.incs, series: s.pair.gone, starts: s.pair.starts}
+	g.lay(tiers)
+	return g
+}
+
+// lay makes the tables and tiers.
+func (s *segment) lay(tiers []archive.Tier) {
+	for _, inc := range s.incs {
 		for len(s.tables) < len(inc.Tables) {
 			s.tables = append(s.tables, reader.Table{})
 		}
@@ -71,7 +87,6 @@ func newSegment(h *History, l Living, incs []*archive.Incarnation, tiers []archi
 			table.Tiers[k] = reader.Tier{Step: tr.step, Rows: int(min(max(rows, 0), math.MaxInt32))}
 		}
 	}
-	return s
 }
 
 // layers are the tiers of a table: the rings, what is folded, and the home tier, of both.
@@ -97,8 +112,12 @@ func (s *segment) layers(t int, tiers []archive.Tier) []tier {
 		}
 		for k, tt := range inc.Tables[t].Tiers {
 			p := part{inc, t, k, tt.Newest}
-			if inc.Ephemeral && tt.Tier > 0 && tt.Tier <= len(tiers) && tiers[tt.Tier-1].Newest > 0 {
-				p.to = min(p.to, tiers[tt.Tier-1].Oldest-1) // those that it took in answer there. FORMAT.md 19.6
+			if inc.Ephemeral { // those that it took in answer for the time that a finer tier holds. FORMAT.md 19.6
+				for _, f := range tiers[:min(tt.Tier, len(tiers))] {
+					if f.Newest != 0 {
+						p.to = min(p.to, f.Oldest-1)
+					}
+				}
 			}
 			i := slices.IndexFunc(out, func(o tier) bool { return o.Folded == tt.Folded && (o.step == tt.Step && o.ring <= 0) })
 			if i < 0 {
@@ -157,8 +176,11 @@ func (s *segment) Start() int64 {
 
 // End implements query.Segment. A life whose end nobody saw has none: its series are stale when its rows are.
 func (s *segment) End() (int64, bool) {
-	if s.living != nil {
+	switch {
+	case s.living != nil:
 		return s.living.End()
+	case s.owner != nil:
+		return s.owner.End()
 	}
 	end := ended(s.incs)
 	return end * 1e6, end != 0

@@ -39,7 +39,11 @@ type process struct {
 	folded             map[fold]int
 	final              bool
 	uid                int
+	stage              *stage
 }
+
+// AsOf is the stage's now: it polls all the time.
+func (p *process) AsOf() int64 { return p.stage.now * 1e6 }
 
 type fold struct {
 	table, tier int
@@ -67,9 +71,11 @@ type stage struct {
 	living  []history.Living
 	archive archive.Writer
 	reads   *counting
+	history *history.History
 	engine  *query.Engine // over both
 	truth   *query.Engine // over every row
 	ids     int
+	rings   []reader.Table // of those that are born
 }
 
 // counting counts what is asked of an archive.
@@ -82,13 +88,13 @@ type counting struct {
 var steps = []time.Duration{time.Second, 10 * time.Second, 5 * time.Minute}
 
 func newStage(t testing.TB, maxSources int) *stage {
-	s := &stage{t: t, now: t0, left: math.MinInt64, archive: archivetest.New(steps...)}
+	s := &stage{t: t, now: t0, left: math.MinInt64, archive: archivetest.New(steps...), rings: []reader.Table{scalars, hists}}
 	s.reads = &counting{Reader: s.archive}
 	clock := func() time.Time { return time.UnixMilli(s.now) }
-	h := history.New(history.Options{
+	s.history = history.New(history.Options{
 		Living: func() []history.Living { return s.living }, Left: func() int64 { return s.left }, Archive: s.reads, MaxSources: maxSources,
 	})
-	s.engine = query.New(query.Options{Sources: h, Now: clock})
+	s.engine = query.New(query.Options{Sources: s.history, Now: clock})
 	s.truth = query.New(query.Options{Sources: query.Snapshot(func() []query.Segment {
 		var out []query.Segment
 		for _, p := range append(slices.Clone(s.dead), s.store...) {
@@ -107,8 +113,8 @@ var (
 
 func (s *stage) born(labels ...string) *process {
 	s.ids++
-	p := &process{Segment: querytest.New(s.now, querytest.Pairs(labels...), scalars, hists), all: querytest.New(s.now, querytest.Pairs(labels...), every...),
-		inode: uint64(s.ids), heads: make([]uint64, 2), last: []int64{s.now, s.now}, archived: make([]int, 2), folded: map[fold]int{}}
+	p := &process{Segment: querytest.New(s.now, querytest.Pairs(labels...), s.rings...), all: querytest.New(s.now, querytest.Pairs(labels...), every...),
+		stage: s, inode: uint64(s.ids), heads: make([]uint64, 2), last: []int64{s.now, s.now}, archived: make([]int, 2), folded: map[fold]int{}}
 	p.id = sha256Of(s.ids)
 	p.group = p.id
 	p.Attribute(querytest.Pairs("os", "linux"))
@@ -129,6 +135,8 @@ func (s *stage) publish() {
 		s.living[i] = p
 	}
 }
+
+func (s *stage) time() time.Time { return time.UnixMilli(s.now) }
 
 // unlink takes a process out of the store.
 func (s *stage) unlink(p *process) {
@@ -192,9 +200,16 @@ func (p *process) rows(table int) (*query.Batch, []*reader.Series) {
 		}
 	}
 	b := query.NewBatch(columns, 16, math.MaxInt)
-	if err := p.all.Columns(table, 0, math.MinInt64, math.MaxInt64, b); err != nil {
-		panic(err)
-	}
+	var times []int64
+	p.all.Rows(table, 0, func(t int64, no uint64, value func(*reader.Series) (reader.Value, bool)) {
+		times = append(times, t)
+		b.At(int64(no), no, 0) // of rising times, since a batch has nothing that is hidden
+		for i, c := range columns {
+			v, ok := value(c.Series)
+			b.AddValue(i, &v, ok)
+		}
+	})
+	b.Times = times
 	return b, series
 }
 

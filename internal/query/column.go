@@ -415,6 +415,30 @@ func (b *Batch) Since(t int64) {
 	}
 }
 
+// thin keeps of each window of so many ms, as the wall clock has them, the last row.
+func (b *Batch) thin(step int64) {
+	n := 0
+	for k, t := range b.Times {
+		if k+1 < len(b.Times) && (t+step-1)/step == (b.Times[k+1]+step-1)/step {
+			continue
+		}
+		if k > n {
+			b.Times[n], b.Epochs[n] = t, b.Epochs[k]
+			for i, c := range b.Columns {
+				if c.Field == Buckets {
+					h := &b.Hists[i]
+					h.Sum[n] = h.Sum[k]
+					copy(h.Counts[n*h.Stride():(n+1)*h.Stride()], h.Counts[k*h.Stride():])
+				} else {
+					b.Floats[i][n] = b.Floats[i][k]
+				}
+			}
+		}
+		n++
+	}
+	b.cut(n)
+}
+
 // Absence says of the last rows that those outside [from, to), unix ms, do not hold column i.
 func (b *Batch) Absence(i, rows int, from, to int64) {
 	for k := len(b.Times) - rows; k < len(b.Times); k++ {

@@ -19,6 +19,9 @@ import (
 // interpolates what a counter was at the window's edges. Grafana asks so of a source of 1 s
 // whatever the age of what it shows, and of histograms, whose rows are 10 s apart.
 //
+// So does a window over the seam of two tiers, fine rows and coarser ones before them: rate extrapolates to a window's edges by
+// how far its samples are apart on average, and would fall short there by up to a coarse step.
+//
 // It returns the query to evaluate, q itself if nothing was to be done, and the coarsest step that a
 // smoothed selector has to go by.
 func (r *Run) rewrite(ctx context.Context, expr parser.Expr, q string, start, end time.Time) (string, time.Duration) {
@@ -36,8 +39,8 @@ func (r *Run) rewrite(ctx context.Context, expr parser.Expr, q string, start, en
 		if v.Smoothed || v.Anchored {
 			return nil
 		}
-		if 2*r.sources.Coarsest() <= m.Range {
-			return nil
+		if 5*r.sources.Coarsest() <= m.Range {
+			return nil // plan takes the coarsest tier, and there are two rows of it
 		}
 		from, to := start.Add(-m.Range-v.OriginalOffset), end.Add(-v.OriginalOffset)
 		if v.Timestamp != nil {
@@ -49,8 +52,8 @@ func (r *Run) rewrite(ctx context.Context, expr parser.Expr, q string, start, en
 				from, to = from.Add(-s.Range-s.OriginalOffset), to.Add(-s.OriginalOffset)
 			}
 		}
-		step := r.coarsestNeeded(ctx, v.LabelMatchers, from.UnixMilli(), to.UnixMilli())
-		if 2*step <= m.Range {
+		step, seam := r.coarsestNeeded(ctx, v.LabelMatchers, from.UnixMilli(), to.UnixMilli(), m.Range)
+		if 2*step <= m.Range && !seam {
 			return nil
 		}
 		r.note(fmt.Errorf("%w: shmts: rows are %s apart: %s(...[%s]) is evaluated as smoothed", annotations.PromQLInfo,
@@ -66,16 +69,17 @@ func (r *Run) rewrite(ctx context.Context, expr parser.Expr, q string, start, en
 }
 
 // coarsestNeeded is the coarsest step among the tiers that are needed to answer for additive series that matchers
-// select, from and to, unix ms. It goes by what the rings and the archive hold, and reads no row.
-func (r *Run) coarsestNeeded(ctx context.Context, matchers []*labels.Matcher, from, to int64) (step time.Duration) {
+// select, from and to, unix ms, and whether for any of them it is coarser than what plan takes for windows of rng. It goes by what the
+// rings and the archive hold, and reads no row.
+func (r *Run) coarsestNeeded(ctx context.Context, matchers []*labels.Matcher, from, to int64, rng time.Duration) (step time.Duration, seam bool) {
 	sel, err := newSelector(matchers)
 	if err != nil {
-		return 0 // the query will say so
+		return 0, false // the query will say so
 	}
 	q := &querier{Run: r}
 	views, err := q.views(ctx, Selection{From: from, To: to, First: from, Matchers: matchers})
 	if err != nil {
-		return 0
+		return 0, false
 	}
 	for i := range views {
 		v := &views[i]
@@ -98,19 +102,27 @@ func (r *Run) coarsestNeeded(ctx context.Context, matchers []*labels.Matcher, fr
 			}
 			seen[s.Table] = true
 			tiers := tables[s.Table].Tiers
+			var needed time.Duration
 			if archived != nil {
-				step = max(step, neededSpan(tiers, func(k int) Span { return archived.Span(s.Table, k) }, back, to))
-				return true
+				needed = neededSpan(tiers, func(k int) Span { return archived.Span(s.Table, k) }, back, to)
+			} else {
+				t := 0
+				for t+1 < len(tiers) && newest-int64(tiers[t].Rows)*tiers[t].Step.Milliseconds() > back {
+					t++
+				}
+				needed = tiers[t].Step
 			}
-			t := 0
-			for t+1 < len(tiers) && newest-int64(tiers[t].Rows)*tiers[t].Step.Milliseconds() > back {
-				t++
+			planned := tiers[0].Step
+			for _, t := range tiers {
+				if t.Step <= rng/5 {
+					planned = max(planned, t.Step)
+				}
 			}
-			step = max(step, tiers[t].Step)
+			step, seam = max(step, needed), seam || needed > planned
 			return true
 		})
 	}
-	return step
+	return step, seam
 }
 
 // neededSpan is the step of the finest tier that has rows since back, unix ms: or of the finest of those that have the oldest.
@@ -124,7 +136,7 @@ func neededSpan(tiers []reader.Tier, span func(int) Span, back, to int64) (step 
 		if s.Oldest < reach-2*t.Step.Milliseconds() { // by more than where it happens to begin
 			reach, step = s.Oldest, t.Step
 		}
-		if reach-t.Step.Milliseconds() <= back {
+		if reach-staleAfter(t.Step.Milliseconds()) <= back {
 			break
 		}
 	}

@@ -108,6 +108,7 @@ func (g *group) load() {
 	if g.err != nil {
 		return
 	}
+	g.thin(pieces)
 	g.join(pieces)
 	g.findGaps()
 }
@@ -226,6 +227,21 @@ func (g *group) read(tier int, begin, end int64) *Batch {
 		g.q.used(g.tiers[tier].Step, g.tiers[tier].Step > g.tiers[0].Step)
 	}
 	return b
+}
+
+// thin has pieces of finer tiers be as dense as the planned one: rate extrapolates by how far the samples of a window are apart on
+// average, and would be wrong where it holds rows of two steps. For what is older, and less dense, see rewrite.
+func (g *group) thin(pieces []piece) {
+	p, step := g.plan, g.step(g.tier)
+	if p.fn != "rate" && p.fn != "increase" || p.override > 0 {
+		return
+	}
+	for i := range pieces {
+		if pieces[i].step < step {
+			pieces[i].batch.thin(step)
+			pieces[i].step = step
+		}
+	}
 }
 
 // join makes one batch of pieces, which are in the order of their times.

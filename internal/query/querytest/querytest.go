@@ -141,6 +141,13 @@ func (s *Segment) Retire(sr *reader.Series) {
 	s.gone[sr] = true
 }
 
+// Forget has a retired series no longer be one of Series: its descriptor is another's.
+func (s *Segment) Forget(sr *reader.Series) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.series = slices.DeleteFunc(slices.Clone(s.series), func(o *reader.Series) bool { return o == sr })
+}
+
 // Override gives a series labels beside the source's.
 func (s *Segment) Override(sr *reader.Series, pairs []reader.Pair) {
 	s.overrides = map[*reader.Series][]reader.Pair{sr: pairs}
@@ -174,6 +181,15 @@ func (s *Segment) Tick(t int64, final ...bool) {
 			r.rows = r.rows[max(0, len(r.rows)-tier.Rows):]
 		}
 	}
+}
+
+// Passed says that a tier published n rows before, which are gone, the last of them at t, unix ms.
+func (s *Segment) Passed(table, tier int, n uint64, t int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.rings[table][tier]
+	r.no += n
+	r.last = t * 1e6
 }
 
 // Finish ends the process with a final row in every tier.
@@ -213,6 +229,18 @@ func (s *Segment) End() (int64, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.end, s.ended
+}
+
+// Rows calls f with every row of a tier, hidden or not.
+func (s *Segment) Rows(table, tier int, f func(t int64, no uint64, value func(*reader.Series) (reader.Value, bool))) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.rings[table][tier].rows {
+		f(r.t/1e6, r.no, func(sr *reader.Series) (reader.Value, bool) {
+			v, ok := r.values[sr]
+			return v, ok
+		})
+	}
 }
 
 // Between is not used: see Columns.
