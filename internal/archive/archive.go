@@ -167,6 +167,8 @@ type Tier struct {
 	Size           int64 // of the file
 	Extents        int   // that there are
 	Used           int   // that hold something, the open one included
+	ExtentSize     int64 // bytes
+	Bytes          int64 // that those in use take: a sealed one all of it, the open one what it holds and the index that this will need
 	Generation     uint64
 	Oldest, Newest int64  // unix ms, of its rows; 0 and 0 without any
 	Blocks         int    // rows blocks

@@ -401,12 +401,13 @@ func (a *Archive) Tiers() []Tier {
 func (t *tier) stat() Tier {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	s := Tier{Step: t.step(), Size: t.at(len(t.extents)), Extents: len(t.extents), Evicted: t.evicted.Load(), Skipped: t.skipped.Load()}
+	s := Tier{Step: t.step(), Size: t.at(len(t.extents)), Extents: len(t.extents), ExtentSize: int64(t.size()), Evicted: t.evicted.Load(), Skipped: t.skipped.Load()}
 	for _, e := range t.extents {
 		if e == nil {
 			continue
 		}
 		s.Used++
+		s.Bytes += t.taken(e)
 		s.Generation = max(s.Generation, e.generation)
 		blocks, sources, tmin, tmax := e.stat()
 		if s.Sources += sources; blocks == 0 {
@@ -421,6 +422,14 @@ func (t *tier) stat() Tier {
 		s.Blocks += blocks
 	}
 	return s
+}
+
+// taken is how many of an extent's bytes are in use.
+func (t *tier) taken(e *extent) int64 {
+	if e.trailer != nil || e != t.open {
+		return int64(t.size())
+	}
+	return min(int64(e.end.Load())+int64(e.mem.indexRoom())+TrailerSize, int64(t.size()))
 }
 
 func (e *extent) stat() (blocks, sources int, tmin, tmax int64) {
