@@ -64,9 +64,9 @@ bench: build ## measure next to peers and write bench/RESULTS.md (minutes)
 
 .PHONY: fuzz
 FUZZTIME ?= 30s
-fuzz: ## fuzz what a hostile segment can say, FUZZTIME (30s) each target
-	@for f in $$($(GO) test -list '^Fuzz' ./fuzz | grep '^Fuzz'); do \
-		echo "fuzzing $$f for $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s ./fuzz || exit 1; done
+fuzz: ## fuzz what a hostile segment or a broken archive can say, FUZZTIME (30s) each target
+	@for p in ./fuzz ./internal/archive/column; do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "fuzzing $$f for $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$p || exit 1; done; done
 
 .PHONY: peers
 peers: build ## build a real OpenTelemetry Collector and Prometheus, pinned, and test against them end to end

@@ -176,20 +176,19 @@ func frame(v []uint64) plan {
 	}
 	// How many integers there are of each length, and which lengths there are.
 	var count [65]int32
-	lengths := uint64(0) // bit l - 1: length l
+	lengths := uint64(0) // bit l - 1: length l, but for 0
 	if p.divisor == 1 {
 		for _, x := range v {
-			count[bits.Len64(x-p.base)]++
+			l := bits.Len64(x - p.base)
+			count[l]++
+			lengths |= 1 << (uint(l) - 1)
 		}
 	} else {
 		inverse, shift := inverse(p.divisor)
 		for _, x := range v {
-			count[bits.Len64((x-p.base)>>shift*inverse)]++
-		}
-	}
-	for l := 1; l <= bits.Len64(span/p.divisor); l++ {
-		if count[l] != 0 {
-			lengths |= 1 << (l - 1)
+			l := bits.Len64((x - p.base) >> shift * inverse)
+			count[l]++
+			lengths |= 1 << (uint(l) - 1)
 		}
 	}
 	p.width = uint(bits.Len64(lengths))
@@ -218,7 +217,15 @@ func frame(v []uint64) plan {
 }
 
 // divisor is the greatest common one of integers above a base, the greatest of which lies span above it.
+// Spans of very many bits are those of f64s' bits, mostly: there, a power of two is all that is worth finding.
 func divisor(v []uint64, base, span uint64) uint64 {
+	if bits.Len64(span) > 44 {
+		all := uint64(0)
+		for _, x := range v {
+			all |= x - base
+		}
+		return all & -all
+	}
 	g := span
 	for _, x := range v {
 		if x -= base; x != 0 && x%g != 0 {
@@ -230,11 +237,15 @@ func divisor(v []uint64, base, span uint64) uint64 {
 	return g
 }
 
+// gcd is Stein's: a division of words costs more than some rounds of it.
 func gcd(a, b uint64) uint64 {
+	zeros := bits.TrailingZeros64(a | b)
+	a >>= bits.TrailingZeros64(a)
 	for b != 0 {
-		a, b = b, a%b
+		b >>= bits.TrailingZeros64(b)
+		a, b = min(a, b), max(a, b)-min(a, b)
 	}
-	return a
+	return a << zeros
 }
 
 // inverse answers how to divide what is a multiple of d: shift, and multiply modulo 2^64.
