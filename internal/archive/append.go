@@ -243,6 +243,9 @@ func (a *Archive) begin(t *tier, slot int) error {
 	t.mu.Unlock()
 	b := appendTo(nil, &h)
 	e.seed.sign(0, b)
+	if t.mark.Generation > 0 { // in the header's sector: an extent that was begun has it
+		b = e.appendMark(b, ExtentHeaderSize, t.mark)
+	}
 	t.w.last++ // even if it fails: no generation twice
 	if err := a.pwrite(t, b, e, 0); err != nil {
 		return err
@@ -252,10 +255,8 @@ func (a *Archive) begin(t *tier, slot int) error {
 		return err
 	}
 	failpoint.Here("archive.reuse.synced")
-	if t.mark.Generation > 0 {
-		if err := a.writeMark(t, e, t.mark); err != nil {
-			return err
-		}
+	if err := a.show(t, e, ExtentHeaderSize, b[ExtentHeaderSize:]); err != nil {
+		return err
 	}
 	t.mu.Lock()
 	t.extents[slot], t.open = e, e
@@ -264,12 +265,19 @@ func (a *Archive) begin(t *tier, slot int) error {
 	return nil
 }
 
-func (a *Archive) writeMark(t *tier, e *extent, m Mark) error {
-	off := e.end.Load()
-	b := make([]byte, BlockHeaderSize, BlockHeaderSize+markSize)
+// appendMark appends the block of a mark, which is to lie at an offset.
+func (e *extent) appendMark(b []byte, off uint32, m Mark) []byte {
+	at := len(b)
+	b = grow(b, BlockHeaderSize)
 	b = le.AppendUint64(b, m.Generation)
 	b = le.AppendUint64(b, m.Offset)
-	e.seed.finish(b, off, &BlockHeader{Type: blockMark})
+	e.seed.finish(b[at:], off, &BlockHeader{Type: blockMark})
+	return b
+}
+
+func (a *Archive) writeMark(t *tier, e *extent, m Mark) error {
+	off := e.end.Load()
+	b := e.appendMark(nil, off, m)
 	if err := a.pwrite(t, b, e, off); err != nil {
 		return err
 	}

@@ -175,7 +175,7 @@ func (r *run) fork(s *sim) *run {
 	for k, v := range r.w.next {
 		next[k] = v
 	}
-	c.w = &world{r.w.schemas, next, r.w.known}
+	c.w = &world{r.w.schemas, next, r.w.spoiled, r.w.known}
 	return &c
 }
 
