@@ -136,8 +136,18 @@ var arrows = []arrow{
 		"a shadow is what a writer would have written: upstream of every row, so it may know layout, and nothing that reads rows"},
 	{"internal/archive", false, below("writer", "internal/source/...", "internal/query/...", "internal/server/...", "internal/export/..."),
 		"the archive knows files and bytes: no rings, no processes, no PromQL. It may use layout's pair lists, histogram shapes and rules of series: those bytes are the same in both parts of FORMAT.md"},
+	{"internal/archive/fold", true, func(p *pkg) bool {
+		return !p.Standard && !below("internal/archive", "reader")(p) || path("os", "net", "log/slog", "sync")(p)
+	},
+		"folding is columns in, columns out: no files, no segments, no daemon. Who reads and writes them is internal/archiver"},
 	{"internal/server/...", true, below("layout"),
 		"the daemon's organs see reader, never layout. What is missing belongs into reader's public API"},
+	{"internal/history", true, below("layout"),
+		"the daemon's organs see reader, never layout. What is missing belongs into reader's public API"},
+	{"internal/history", false, below("internal/server", "internal/export/...", "internal/archiver/..."),
+		"history reads what is there, wherever it is: it knows neither who asks nor who archives"},
+	{"internal/query/...", false, below("internal/archive/...", "internal/history", "internal/source"),
+		"PromQL sees Sources, an interface of its own. What an archive needs of it goes into internal/history"},
 	{"internal/query/...", false, below("internal/server", "internal/export/..."),
 		"a query knows neither who asked nor who else is told: the arrow goes the other way"},
 	{"internal/export/...", false, below("internal/server", "internal/query/..."),
