@@ -39,6 +39,7 @@ type daemon struct {
 	self     *writer.Writer // nil: it was told not to
 	register *source.Register
 	exporter *otlp.Exporter // nil: no endpoint
+	history  *history       // nil: no archive
 	metrics  *selfMetrics
 	listener net.Listener
 	http     *http.Server
@@ -78,6 +79,15 @@ func (d *daemon) build(c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.Archive.Dir != "" {
+		if d.history, err = openHistory(&c.Archive, d.register, d.log); err != nil {
+			d.register.Close()
+			return err
+		}
+		d.metrics.archive = newArchiveMetrics(h, d.history)
+	} else {
+		d.log.Info("no archive: history reaches back as far as the segments' rings (archive.dir says where to keep more)")
+	}
 	if c.OTLP.Endpoint != "" {
 		o := c.OTLP
 		d.exporter, err = otlp.New(otlp.Options{
@@ -87,19 +97,22 @@ func (d *daemon) build(c *config.Config) (err error) {
 			Version: version, Logger: d.log, Sent: d.metrics.exported,
 		}, (&view[otlp.Segment]{register: d.register}).Segments)
 		if err != nil {
+			if d.history != nil {
+				d.history.close()
+			}
 			d.register.Close()
 			return err
 		}
 		d.register.Hold("otlp", func(s *source.Segment) bool { return d.exporter.Finished(s.ID()) })
 	}
 	engine := query.New(query.Options{
-		Sources: query.Snapshot((&view[query.Segment]{register: d.register}).Segments), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
+		Sources: querySources(d.register, nil, c.QueryMaxSources), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
 		Concurrency: c.QueryConcurrency, Logger: d.log,
 	})
 	revision, date := buildInfo()
 	d.http = &http.Server{
 		Handler: server.New(server.Options{
-			Engine: engine, Metrics: h, Ready: d.isReady, Logger: d.log, Observe: d.metrics.answered,
+			Engine: engine, Metrics: h, Ready: d.isReady, Degraded: d.degraded, Logger: d.log, Observe: d.metrics.answered,
 			Version: version, Revision: revision, BuildDate: date, Timeout: c.QueryTimeout,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -120,6 +133,9 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.exporter != nil {
 		work.Go(func() { d.exporter.Run(ctx) })
 	}
+	if d.history != nil {
+		work.Go(func() { d.history.archiver.Run(ctx) })
+	}
 	served := make(chan error, 1)
 	go func() { served <- d.http.Serve(d.listener) }()
 	var err error
@@ -132,7 +148,7 @@ func (d *daemon) run(ctx context.Context) error {
 	work.Wait()
 
 	// Its own last values, and everybody's, go out before it ends.
-	d.metrics.update(d.register, d.exporter)
+	d.metrics.update(d.register, d.exporter, d.history)
 	d.self.Close()
 	if d.exporter != nil {
 		_ = d.register.Poll()
@@ -147,13 +163,19 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.http.Shutdown(stop) != nil {
 		d.http.Close()
 	}
+	if d.history != nil {
+		err = errors.Join(err, d.history.close())
+	}
 	return errors.Join(err, d.register.Close())
 }
 
 // polled is called after each poll.
 func (d *daemon) polled(took time.Duration, err error) {
 	d.ready.Store(&err)
-	d.metrics.polled(took, d.register, d.exporter)
+	if d.history != nil {
+		d.history.archiver.Kick()
+	}
+	d.metrics.polled(took, d.register, d.exporter, d.history)
 	if d.burst.over(d.register.Stats().Found) {
 		debug.FreeOSMemory()
 	}

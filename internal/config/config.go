@@ -48,6 +48,7 @@ type Config struct {
 	QueryTimeout     time.Duration
 	QueryConcurrency int
 	QueryMaxSamples  int
+	QueryMaxSources  int
 
 	OTLP    OTLP
 	Archive Archive
