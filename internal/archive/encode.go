@@ -92,6 +92,9 @@ func (b *Block) check() error {
 				if field == Hist {
 					want = n * (sr.Buckets.Count + 3)
 				}
+				if want > maxCells {
+					return fmt.Errorf("%w: want at most %d cells of %s, got %d rows that have %d", ErrTooLarge, maxCells, sr.Name, n, want)
+				}
 				if len(s.Cells[f]) != want || s.Present != nil && s.Present[f] != nil && len(s.Present[f]) != n {
 					return bad(fmt.Sprintf("cells of field %d of %s", field, sr.Name), want, len(s.Cells[f]))
 				}

@@ -30,6 +30,7 @@ const (
 	maxSources    = 1024    // of a rows block
 	maxRows       = 65535   // of a source in a block
 	maxRuns       = 1 << 24 // of a rows block
+	maxCells      = 1 << 23 // of a source's field in a block
 
 	align = 8 // of blocks, and of what lies in them
 )

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"errors"
+	"slices"
 )
 
 // An index finds what an extent holds. A sealed extent's lies on disk behind its blocks, the open one's is
@@ -11,8 +12,8 @@ type index interface {
 	mayHave(key uint64) bool
 	// blocks are the rows blocks, in their order.
 	blocks() ([]blockRef, error)
-	// source is one of them by ordinal, with the positions in blocks() that have rows of it.
-	source(ordinal uint32) (*Source, []uint32, error)
+	// entry is a source by ordinal, as it lies on disk (see cutSource), with the positions in blocks() that have rows of it.
+	entry(ordinal uint32) (record []byte, posts []uint32, err error)
 	// ids are the ordinals of a segment's sources: one for each epoch and copy.
 	ids(segment [16]byte) ([]uint32, error)
 	// pair are the ordinals, ascending, of sources with a label; pairs those of each value of one, in the values' order, until f answers false.
@@ -37,3 +38,12 @@ type schemaRef struct {
 }
 
 var errAbsent = errors.New("no valid block gives this ordinal")
+
+func (m *memIndex) entry(ordinal uint32) (record []byte, posts []uint32, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if record = m.sourceRecord(ordinal); record == nil {
+		return nil, nil, errAbsent
+	}
+	return slices.Clip(record), slices.Clip(m.sourceAt[ordinal].posts), nil
+}

@@ -29,6 +29,7 @@ type Archive struct {
 	lock     io.Closer // nil: another process writes it
 	reuse    func(tier int, generation uint64)
 	encoders []*encoder // that nobody uses
+	reading  reading    // what those that read share
 
 	errMu sync.Mutex
 	err   error // why it is stopped
@@ -391,6 +392,9 @@ func (a *Archive) ID() [16]byte { return a.id }
 
 // Tiers implements Reader.
 func (a *Archive) Tiers() []Tier {
+	if err := a.follow(); err != nil {
+		a.log.Error("an archive can't be looked at", "err", err)
+	}
 	out := make([]Tier, len(a.tiers))
 	for i, t := range a.tiers {
 		out[i] = t.stat()
