@@ -14,6 +14,7 @@ import (
 type selfMetrics struct {
 	h       *health.Health
 	process *health.Process
+	archive *archiveMetrics // nil: no archive
 	budgets *budgetMetrics
 
 	polls, failedPolls *health.Counter
@@ -22,7 +23,7 @@ type selfMetrics struct {
 	sources, series    *health.Gauge
 	bytes, overlapped  *health.Gauge
 
-	found, unlinked, unlinkFailed, unfinished, vanished *health.Counter
+	found, unlinked, early, unlinkFailed, unfinished, vanished *health.Counter
 
 	shadows, shadowBytes, shadowsRefused *health.Gauge
 	shadowSeriesSkipped, samplesFailed   *health.Counter
@@ -50,8 +51,9 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 
 		found:        h.Counter("shmtsd_segments_found_total", "Segments ever found.", ""),
 		unlinked:     h.Counter("shmtsd_segments_unlinked_total", "Segments unlinked after their time to live.", ""),
+		early:        h.Counter("shmtsd_segments_unlinked_early_total", "Of those, before their time to live was over, for want of room in the store.", ""),
 		unlinkFailed: h.Counter("shmtsd_segments_unlink_failures_total", "Attempts to unlink a segment that failed.", ""),
-		unfinished:   h.Counter("shmtsd_segments_unfinished_total", "Segments unlinked although their last rows could not be exported.", ""),
+		unfinished:   h.Counter("shmtsd_segments_unfinished_total", "Segments unlinked although their last rows could not be exported or archived.", ""),
 		vanished:     h.Counter("shmtsd_segments_vanished_total", "Segments that somebody else unlinked.", ""),
 
 		shadows:             h.Gauge("shmtsd_shadows", "Segments that never tick and are sampled into a shadow.", ""),
@@ -85,12 +87,15 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 	return m
 }
 
-func (m *selfMetrics) polled(took time.Duration, r *source.Register, e *otlp.Exporter) {
+func (m *selfMetrics) polled(took time.Duration, r *source.Register, e *otlp.Exporter, a *history) {
 	m.pollTime.Record(took.Seconds())
-	m.update(r, e)
+	m.update(r, e, a)
 }
 
-func (m *selfMetrics) update(r *source.Register, e *otlp.Exporter) {
+func (m *selfMetrics) update(r *source.Register, e *otlp.Exporter, a *history) {
+	if a != nil {
+		m.archive.update(a)
+	}
 	m.process.Update()
 	s := r.Stats()
 	for i, n := range [4]int{s.Alive, s.Stalled, s.Closed, s.Dead} {
@@ -110,6 +115,7 @@ func (m *selfMetrics) update(r *source.Register, e *otlp.Exporter) {
 	m.shadowSeriesSkipped.Total(float64(s.Shadows.Skipped))
 	m.samplesFailed.Total(float64(s.Shadows.Failed))
 	m.unlinked.Total(float64(s.Unlinked))
+	m.early.Total(float64(s.Early))
 	m.unlinkFailed.Total(float64(s.UnlinkFailed))
 	m.unfinished.Total(float64(s.Unfinished))
 	m.vanished.Total(float64(s.Vanished))

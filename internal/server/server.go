@@ -24,8 +24,10 @@ type Options struct {
 	// Metrics answers /metrics; nil: 404.
 	Metrics http.Handler
 	// Ready says why the daemon is not ready; nil, or a nil error: it is.
-	Ready  func() error
-	Logger *slog.Logger
+	Ready func() error
+	// Degraded says what does not work of a daemon that is ready all the same; empty: nothing. It is shown by /-/ready.
+	Degraded func() string
+	Logger   *slog.Logger
 	// Observe is told of each request to the API when it has been answered.
 	Observe func(endpoint string, code int, took time.Duration)
 
@@ -116,7 +118,13 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 			return
 		}
 	}
-	text(w, http.StatusOK, "shmtsd is ready.\n")
+	answer := "shmtsd is ready.\n"
+	if s.Degraded != nil {
+		if what := s.Degraded(); what != "" {
+			answer += "But " + what + "\n"
+		}
+	}
+	text(w, http.StatusOK, answer)
 }
 
 // An answerer says what to answer to a request whose form is parsed.

@@ -100,6 +100,7 @@ type Stats struct {
 	LastPoll           time.Duration
 	Found              uint64            // segments ever found
 	Unlinked           uint64            // dead segments unlinked
+	Early              uint64            // of those, before their time to live was over, for want of room
 	UnlinkFailed       uint64            // attempts that failed
 	Unfinished         uint64            // unlinked at HoldLimit although somebody had not finished
 	Vanished           uint64            // segments that somebody else unlinked
@@ -357,9 +358,10 @@ func (r *Register) refuse(refused []reader.Refusal, now time.Time) {
 
 // expired unlinks what has outlived its time and is finished with, and answers what left the register so.
 func (r *Register) expired(now time.Time) (left []*life) {
+	ttl, early := r.deadTTL()
 	for _, l := range r.dead {
 		age := now.Sub(l.died)
-		if age < r.o.DeadTTL {
+		if age < ttl {
 			break
 		}
 		if now.Before(l.retry) || l.hidden && r.standing[l.id] != nil {
@@ -384,7 +386,9 @@ func (r *Register) expired(now time.Time) (left []*life) {
 		r.mu.Lock()
 		switch {
 		case err == nil:
-			r.stats.Unlinked++
+			if r.stats.Unlinked++; early && age < r.o.DeadTTL {
+				r.stats.Early++
+			}
 		default:
 			r.stats.UnlinkFailed++
 		}

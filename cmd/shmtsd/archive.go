@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"syscall"
+
+	"github.com/shmts/shmts/internal/archive"
+	"github.com/shmts/shmts/internal/archiver"
+	"github.com/shmts/shmts/internal/config"
+	"github.com/shmts/shmts/internal/source"
+)
+
+// history is the archive, and who writes it.
+type history struct {
+	archive  archive.Writer
+	archiver *archiver.Archiver
+}
+
+// openHistory opens the archive that the settings name, and has the register hold ended segments until they are in it. An
+// error says why there can't be one: it is another process's, or a file can't be made.
+func openHistory(c *config.Archive, r *source.Register, log *slog.Logger) (*history, error) {
+	o := archive.Options{Dir: c.Dir, Logger: log}
+	size := int64(0)
+	for _, t := range c.Tiers {
+		o.Tiers = append(o.Tiers, archive.TierOptions{Step: t.Step, Budget: t.Budget})
+		size += t.Budget
+	}
+	w, err := archive.Open(o)
+	if err != nil {
+		return nil, fmt.Errorf("shmts: archive %s: %w", c.Dir, err)
+	}
+	a := archiver.New(archiver.Options{Archive: w, SyncInterval: c.SyncInterval, UserBytesPerSecond: c.UserBytesPerSecond, Logger: log},
+		(&view[archiver.Segment]{register: r}).Segments)
+	r.Hold("archive", func(s *source.Segment) bool { return a.Finished(s) })
+	log.Info("history is kept", "dir", c.Dir, "bytes", size)
+	return &history{w, a}, nil
+}
+
+// close makes what was written outlive a loss of power. What was not written yet is in the segments.
+func (h *history) close() error { return errors.Join(h.archiver.Close(), h.archive.Close()) }
+
+// degraded says what does not work of a daemon that serves all the same: queries of what is there, exports.
+func (d *daemon) degraded() string {
+	if d.history == nil {
+		return ""
+	}
+	if err := d.history.archiver.Stopped(); err != nil {
+		return "archiving is stopped: " + err.Error()
+	}
+	return ""
+}
+
+// Reasons why archiving is stopped, as /metrics has them; the log and /-/ready have the error itself.
+var stopReasons = [...]struct {
+	name string
+	is   []error
+}{
+	{"no_space", []error{syscall.ENOSPC, syscall.EDQUOT}},
+	{"io", []error{syscall.EIO}},
+	{"read_only", []error{syscall.EROFS, syscall.EACCES, syscall.EPERM}},
+	{"other", nil},
+}
+
+// stopReason is the number of the one that an error is of, -1 of none.
+func stopReason(err error) int {
+	if err == nil {
+		return -1
+	}
+	for i, r := range stopReasons {
+		for _, is := range r.is {
+			if errors.Is(err, is) {
+				return i
+			}
+		}
+	}
+	return len(stopReasons) - 1
+}
