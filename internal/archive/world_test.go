@@ -178,11 +178,15 @@ func (w *world) read(a *Archive, tier int) (rows map[rowID]bool, wrong []string)
 			}
 			all, _ := m.schemas()
 			sb, err := e.readAt(all[h.First].offset, BlockHeaderSize)
-			sh := decodeBlockHeader(sb)
-			if err == nil {
-				sb, err = e.readAt(all[h.First].offset, sh.Length)
-			}
 			if err != nil {
+				say(e, ref.offset, "%v", err)
+				continue
+			}
+			sh, ok := e.seed.checkBlockHeader(all[h.First].offset, sb, e.limit())
+			if !ok || sh.Type != blockSchema {
+				continue
+			}
+			if sb, err = e.readAt(all[h.First].offset, sh.Length); err != nil {
 				say(e, ref.offset, "%v", err)
 				continue
 			}
@@ -214,9 +218,7 @@ func (w *world) readBlock(e *extent, m *memIndex, h *BlockHeader, head rowsHead,
 		k := append([]byte(nil), b[:BlockHeaderSize]...)
 		k = append(k, schema.Hash[:]...)
 		for _, s := range head.sources {
-			if r := m.sourceRecord(s.Source); r != nil {
-				k = append(k, r...)
-			}
+			k = append(k, recordOf(m, s.Source)...)
 		}
 		known = string(k)
 	}
@@ -263,7 +265,7 @@ func (w *world) readBlock(e *extent, m *memIndex, h *BlockHeader, head rowsHead,
 	}
 	for i, s := range head.sources {
 		n := int(s.Rows)
-		src, _, err := cutSource(m.record(s.Source))
+		src, _, err := cutSource(recordOf(m, s.Source))
 		if err != nil {
 			say("source %d: %v", s.Source, err)
 			return wrong
@@ -346,4 +348,10 @@ func (w *world) readBlock(e *extent, m *memIndex, h *BlockHeader, head rowsHead,
 		}
 	}
 	return wrong
+}
+
+func recordOf(m *memIndex, ordinal uint32) []byte {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.sourceRecord(ordinal)
 }
