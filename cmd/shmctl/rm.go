@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/shmts/shmts/reader"
@@ -73,6 +74,8 @@ func rmAction(c *cli.Context) error {
 			list = append(list, m...)
 		}
 	}
+	// What has a shadow goes before it: a daemon would make another.
+	slices.SortStableFunc(list, func(a, b *reader.Segment) int { return btoi(a.Shadow()) - btoi(b.Shadow()) })
 	seen := map[*reader.Segment]bool{}
 	for _, g := range list {
 		if seen[g] {

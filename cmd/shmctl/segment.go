@@ -19,6 +19,7 @@ type view struct {
 	dir     string
 	store   *reader.Store // nil where every segment is named by its path
 	all     []*reader.Segment
+	whole   bool // all is everything, what has a shadow too
 	refused []reader.Refusal
 	loose   []*reader.Segment
 }
@@ -28,7 +29,7 @@ type view struct {
 func look(c *cli.Context) (*view, error) { return open(c, true) }
 
 func open(c *cli.Context, anyOwner bool) (*view, error) {
-	v := &view{dir: reader.Dir(c.String("store"))}
+	v := &view{dir: reader.Dir(c.String("store")), whole: !anyOwner}
 	if st, err := os.Stat(v.dir); err != nil {
 		return nil, fmt.Errorf("shmts: store: %w", err)
 	} else if !st.IsDir() {
@@ -53,7 +54,21 @@ func (v *view) poll() error {
 	}
 	v.refused = append(v.refused, events.Refused...)
 	v.all = slices.Clone(v.store.Segments())
+	if !v.whole {
+		v.all = shown(v.all)
+	}
 	return nil
+}
+
+// shown leaves out the segments that never tick and have a shadow: it says all that they do, and has rows. FORMAT.md 10.8.
+func shown(all []*reader.Segment) []*reader.Segment {
+	shadows := map[string]bool{}
+	for _, g := range all {
+		if g.Shadow() {
+			shadows[g.ID()] = true
+		}
+	}
+	return slices.DeleteFunc(all, func(g *reader.Segment) bool { return !g.Shadow() && shadows[g.ID()] })
 }
 
 func (v *view) Close() {

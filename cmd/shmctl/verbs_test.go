@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shmts/shmts/internal/shadow"
+	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
 )
 
@@ -507,5 +509,47 @@ func TestVectors(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A segment that never ticks is shown once, by its shadow; both go, the shadow last.
+func TestSampled(t *testing.T) {
+	store := newStore(t)
+	clock := func() (int64, int64) { return time.Now().Add(-time.Minute).UnixNano(), time.Now().UnixNano() } // long enough ago to be removed
+	w, err := writer.Open(writer.Options{Job: "sampled", Instance: "i", Dir: store, Sampled: true, Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Counter("n").Add(41)
+	r, err := reader.Open(reader.Options{Dir: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	k := shadow.New(shadow.Options{Dir: store, Clock: clock})
+	defer k.Close()
+	poll := func() {
+		if _, err := r.Poll(); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Poll(r.Segments()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	poll()
+	if ids := strings.Fields(shmctl(t, store, "ls", "-q").ok().out); len(ids) != 1 {
+		t.Errorf("want one segment, got %q", ids)
+	}
+	shmctl(t, store, "cat", "--last", "1", "sampled", "n").ok().contains("41")
+	w.Close()
+	poll()
+	poll()
+	paths, err := filepath.Glob(filepath.Join(store, "*", "*.shmts"))
+	if err != nil || len(paths) != 2 {
+		t.Fatalf("want the segment and its shadow, got %v, %v", paths, err)
+	}
+	out := shmctl(t, store, "rm", "sampled", "--dry-run").ok().out
+	if at := strings.Index(out, "/sampled."); at < 0 || at > strings.Index(out, "/shadow-sampled.") {
+		t.Errorf("want both, the shadow last, got %q", out)
 	}
 }

@@ -28,7 +28,6 @@ type shadow struct {
 	counts  uint64 // series_used and heap_used, as of then
 	changes [layout.MaxTables]uint64
 	tables  []table
-	ticks   uint // since it is kept, and a number between 0 and pagesFor, so that not all give pages back at once
 	ended   bool
 	failing bool
 }
@@ -162,7 +161,7 @@ func (k *Keeper) bear(g *reader.Segment) (*shadow, error) {
 }
 
 func (k *Keeper) keep(s *shadow) {
-	s.uid, s.ticks = int(s.h.UID), uint(s.h.SegmentID[0])%pagesFor
+	s.uid = int(s.h.UID)
 	k.count(s, Budget{Bytes: int64(s.h.TotalSize)})
 }
 

@@ -14,8 +14,9 @@ func (k *Keeper) sync(s *shadow, g *reader.Segment) error {
 	h := g.Header()
 	used := min(uint32(k.ctl[layout.CtlUsed]), h.Series.Count)
 	stride := int(h.Series.ElementSize / 8)
-	before, after := make([]uint64, int(used)*stride), make([]uint64, int(used)*stride)
-	heap := make([]uint64, (int(h.Heap.Length)+7)/8) // followed by other sections, or by the padding to a page
+	n, words := int(used)*stride, (int(h.Heap.Length)+7)/8 // the heap is followed by other sections, or by the padding to a page
+	k.lanes = grow(k.lanes, 2*n+words)
+	before, after, heap := k.lanes[:n], k.lanes[n:2*n], k.lanes[2*n:]
 	if err := g.Copy(before, h.Series.Offset); err != nil {
 		return err
 	}

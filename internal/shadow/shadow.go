@@ -7,8 +7,8 @@
 //   - a daemon that is killed loses nothing: the next one takes the lock of the same file, and goes on behind its newest row
 //     with the next number. There is one shadow for the life of a segment, so there is nothing to join, and nothing twice;
 //   - it is a segment like any other to whoever reads: query, export, archive and tools need no second way;
-//   - it is no memory of this process's: the mapping's pages are given back every few ticks, so that a
-//     shadow of 450 kB costs the daemon a kilobyte of heap and some 12 kB of mapped pages;
+//   - it is no memory of this process's: the mapping's pages are given back after each tick, so that a
+//     shadow of 450 kB costs the daemon a kilobyte of heap, and no more;
 //   - it stays readable while no daemon runs, as other segments do.
 //
 // Its price is tmpfs, which Options bound, and that it must say whom it speaks for: the header does, and readers
