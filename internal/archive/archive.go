@@ -270,7 +270,8 @@ type Reader interface {
 	// its blocks whatever their times, and so with its positions. Nil if there is nothing.
 	Find(segment [16]byte) ([]*Incarnation, error)
 	// Read yields the rows of one table and of TableTier number tier of an incarnation whose times lie in [from, to],
-	// unix ms, in the order of their numbers, none twice, as columns. What has been evicted since is missing.
+	// unix ms, in the order of their numbers, none twice, as columns. What has been evicted since is missing. So is a row that one before from
+	// hides, where a wall clock was stepped back: so rows yielded are hidden by others that are yielded, and by no others. FORMAT.md 19.3.
 	Read(inc *Incarnation, table, tier int, from, to int64, columns []Column) iter.Seq2[*Chunk, error]
 	// Blocks yields what a tier's rows blocks from a place on say of themselves, oldest first.
 	Blocks(tier int, from Mark) iter.Seq2[*BlockInfo, error]

@@ -27,8 +27,7 @@ func (a *Archive) follow() error {
 
 var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
-// Read implements Reader. A row is left out, too, if it is hidden by one that lies before from, where a wall clock was stepped back: those
-// that are hidden by rows in [from, to] are for the caller to hide, and it sees all that it needs for that.
+// Read implements Reader.
 func (a *Archive) Read(inc *Incarnation, table, tier int, from, to int64, columns []Column) iter.Seq2[*Chunk, error] {
 	return func(yield func(*Chunk, error) bool) {
 		p, ok := inc.parts.(*parts)
@@ -396,8 +395,6 @@ func sameField(s *reader.Series, f Field, cells []uint64) {
 			cells[i] = 1
 		case f == Sum && s.Number == reader.I64:
 			cells[i] = math.Float64bits(float64(int64(word)))
-		case f == Sum && s.Number == reader.U64:
-			cells[i] = math.Float64bits(float64(word))
 		}
 	}
 }

@@ -255,14 +255,16 @@ func (m *Memory) incarnation(parts []part) *archive.Incarnation {
 	seen := map[string]bool{}
 	var names strings.Builder
 	for _, p := range slices.Backward(parts) { // the newest schema's order first
-		for i, s := range p.block.Schema.Series {
+		for _, s := range p.block.Schema.Series {
 			id := Identity(s)
 			if !seen[id] {
 				seen[id] = true
 				series = append(series, s)
 				names.WriteString(id + "\n")
 			}
-			starts[id] = p.rows.Starts[i]
+		}
+		for i, s := range slices.Backward(p.block.Schema.Series) { // of one registered again the first time
+			starts[Identity(s)] = p.rows.Starts[i]
 		}
 	}
 	if kept := m.unions[names.String()]; kept != nil {
@@ -336,34 +338,45 @@ func (m *Memory) Read(inc *archive.Incarnation, table, tier int, from, to int64,
 		m.mu.RLock()
 		all := slices.Clone(m.tiers[inc.Tables[table].Tiers[tier].Tier])
 		m.mu.RUnlock()
-		var last uint64 // number or base that was read
+		type rows struct {
+			b    *archive.Block
+			r    *archive.Rows
+			rows []int // in the order of numbers, none twice
+		}
+		var parts []rows
+		var last uint64            // number or base that was read
+		hidden, hiddenIn := -1, -1 // what is up to there is hidden by a row before from
 		for _, s := range all {
 			for i := range s.block.Sources {
 				r := &s.block.Sources[i]
-				if r.Source.Key != inc.Key || s.block.Schema.Table != table {
+				if r.Source.Key != inc.Key || s.block.Schema.Table != table || s.block.Folded && r.Base <= last {
 					continue
 				}
-				if s.block.Folded {
-					if r.Base <= last {
+				p := rows{b: s.block, r: r}
+				for k, no := range r.Numbers {
+					if !s.block.Folded && no <= last {
 						continue
 					}
-					last = r.Base
-				}
-				var rows []int
-				for k, no := range r.Numbers {
 					if !s.block.Folded {
-						if no <= last {
-							continue
-						}
 						last = no
 					}
-					if r.Times[k] >= from && r.Times[k] <= to {
-						rows = append(rows, k)
+					p.rows = append(p.rows, k)
+					if r.Times[k] < from {
+						hidden, hiddenIn = k, len(parts)
 					}
 				}
-				if len(rows) > 0 && !yield(chunk(s.block, r, rows, columns), nil) {
-					return
+				if s.block.Folded {
+					last = r.Base
 				}
+				parts = append(parts, p)
+			}
+		}
+		for i, p := range parts {
+			shown := slices.DeleteFunc(p.rows, func(k int) bool {
+				return i < hiddenIn || i == hiddenIn && k <= hidden || p.r.Times[k] < from || p.r.Times[k] > to
+			})
+			if len(shown) > 0 && !yield(chunk(p.b, p.r, shown, columns), nil) {
+				return
 			}
 		}
 	}
@@ -389,31 +402,36 @@ func column(b *archive.Block, r *archive.Rows, rows []int, col archive.Column) (
 	id, f := Identity(col.Series), 0
 	for _, s := range b.Schema.Series {
 		fields := archive.Fields(s.Kind, b.Folded)
-		if Identity(s) != id {
-			f += len(fields)
-			continue
-		}
+		f += len(fields)
 		at := slices.Index(fields, col.Field)
-		if one := s.Kind == reader.Gauge && !b.Folded; at < 0 && one {
+		if one := s.Kind == reader.Gauge && !b.Folded; at < 0 && one && col.Field != archive.Hist {
 			at = 0
 		}
-		if at < 0 {
-			break
+		if Identity(s) != id || at < 0 {
+			continue
 		}
+		at += f - len(fields)
 		width := 1
 		if col.Field == archive.Hist {
 			width = s.Buckets.Count + 3
 		}
-		present = make([]bool, len(rows))
+		if cells == nil {
+			cells, present = make([]uint64, width*len(rows)), make([]bool, len(rows))
+		}
 		for i, k := range rows {
-			present[i] = r.Present == nil || r.Present[f+at] == nil || r.Present[f+at][k]
-			words := r.Cells[f+at][k*width : (k+1)*width]
+			if present[i] || r.Present != nil && r.Present[at] != nil && !r.Present[at][k] {
+				continue
+			}
+			present[i] = true
+			words := r.Cells[at][k*width : (k+1)*width]
 			if s.Kind == reader.Gauge && !b.Folded {
 				words = []uint64{gauge(s, col.Field, words[0])}
 			}
-			cells = append(cells, words...)
+			copy(cells[i*width:], words)
 		}
-		return cells, present
 	}
-	return nil, make([]bool, len(rows))
+	if cells == nil {
+		present = make([]bool, len(rows))
+	}
+	return cells, present
 }
