@@ -125,8 +125,8 @@ func TestCopiesAndEpochs(t *testing.T) {
 		_, series := p.rows(0)
 		s.append(0, &archive.Block{Schema: p.schema(0, series), Step: steps[0], Sources: []archive.Rows{r}})
 	}
-	if got := number(t, s.engine, "count_over_time(x_total[2m])", s.now); got != 50 {
-		t.Errorf("want 30 rows of the archive and 20 of the ring, got %g", got)
+	if got := number(t, s.engine, "count_over_time(x_total[2m])", s.now); got != 51 {
+		t.Errorf("want 30 rows of the archive, 20 of the ring, and one of 10 s for those that are lost, got %g", got)
 	}
 	epoch := src
 	epoch.Epoch = 1
@@ -350,4 +350,131 @@ func differ(got, want string) string {
 		}
 	}
 	return "want more"
+}
+
+// Rows that a ring lost before they were archived, and that were copied from the writer's coarser ring, fill the hole; one where the
+// process stood still stays one.
+func TestLost(t *testing.T) {
+	s := newStage(t, 0)
+	p, x := s.one("job", "fwd", "instance", "h:1")
+	run(s, p, x, 60)
+	s.flush(p, 0, 60, 60)
+	run(s, p, x, 60) // lost
+	p.archived[0] = 120
+	s.now += 40_000 // stopped
+	run(s, p, x, 60)
+	s.flush(p, 0, 170, 60)
+	_, series := p.rows(0)
+	r := archive.Rows{Source: p.source(), Copied: true, Starts: []int64{t0}, Cells: [][]uint64{nil}, Base: 120}
+	for k := int64(7); k <= 12; k++ {
+		r.Numbers, r.Times, r.Coverage = append(r.Numbers, uint64((t0+k*10_000)/10_000)), append(r.Times, t0+k*10_000), append(r.Coverage, 10)
+		r.Cells[0] = append(r.Cells[0], uint64(10*k))
+	}
+	s.append(1, &archive.Block{Schema: p.schema(0, series), Step: steps[1], Folded: true, Sources: []archive.Rows{r}})
+	for _, end := range []bool{false, true} {
+		if end {
+			s.end(p, x)
+		}
+		m, err := ask(t, s.engine, "x_total", t0+1000, t0+220_000, 1000).Matrix()
+		if err != nil || len(m) != 1 {
+			t.Fatal(m, err)
+		}
+		seen := map[int64]float64{}
+		for _, p := range m[0].Floats {
+			seen[(p.T-t0)/1000] = p.F
+		}
+		for sec := int64(1); sec <= 220; sec++ {
+			v, ok := seen[sec]
+			want, there := float64(sec), true
+			switch {
+			case sec > 60 && sec < 70:
+				want = 60
+			case sec >= 70 && sec <= 120:
+				want = float64(sec / 10 * 10)
+			case sec > 120 && sec < 145: // 25 s after a row of 10 s
+				want = 120
+			case sec >= 145 && sec <= 160:
+				there = false
+			case sec > 160:
+				want = float64(sec - 40)
+			}
+			if ok != there || ok && v != want {
+				t.Errorf("ended %v: at %d s: want %v (%v), got %v (%v)", end, sec, want, there, v, ok)
+			}
+		}
+	}
+}
+
+// Whatever tiers have what of a life, its total is exact, nothing is blank where it lived, and extremes are those of its rows.
+func TestTierMix(t *testing.T) {
+	for seed := range uint64(8) {
+		rnd := rand.New(rand.NewPCG(seed, 7))
+		s := newStage(t, 0)
+		a := s.app(rnd, "job", "fwd", "instance", "h:1")
+		seconds := 400 + rnd.IntN(800)
+		for i := 1; i <= seconds; i++ {
+			s.now += 1000
+			a.work(s.now, false)
+			if n := int(a.heads[0]); n-a.archived[0] > 10 {
+				s.flush(a.process, 0, n-rnd.IntN(5), 60)
+				s.flush(a.process, 1, int(a.heads[1])-rnd.IntN(2), 60)
+				if rnd.IntN(3) == 0 {
+					s.fold(a.process, 0, 1, 1+rnd.IntN(4))
+					s.fold(a.process, 1, 2, 1)
+					s.fold(a.process, 0, 2, 1)
+				}
+			}
+		}
+		total := a.total
+		states := []func(){
+			func() {},
+			func() { s.evict(0, 10+rnd.IntN(10)) },
+			func() {
+				a.work(s.now+400, true)
+				s.now += 400
+				total = a.total
+				for table := range 2 {
+					s.flush(a.process, table, 1<<30, 60)
+					s.fold(a.process, table, 2, 1<<30)
+				}
+				s.fold(a.process, 0, 1, 1<<30)
+			},
+			func() { s.unlink(a.process) },
+			func() { s.now += 100_000 },
+			func() { s.evict(0, 10) },
+		}
+		end := int64(0)
+		for state, change := range states {
+			change()
+			if end == 0 || state == 2 {
+				end = s.now
+			}
+			what := fmt.Sprintf("seed %d, state %d", seed, state)
+			for _, q := range []string{"increase(x_total[1h] anchored)", "sum(increase(x_total[23m] anchored))", "max_over_time(x_total[1h])"} {
+				if got := number(t, s.engine, q, end); got != total {
+					t.Errorf("%s: %s: want %g, got %g", what, q, total, got)
+				}
+			}
+			if got, want := number(t, s.engine, "histogram_count(increase(lat[1h] anchored))", end), number(t, s.truth, "histogram_count(increase(lat[1h] anchored))", end); got != want {
+				t.Errorf("%s: histogram: want %g, got %g", what, want, got)
+			}
+			m, err := ask(t, s.engine, "g", t0+10_000, end, 1000).Matrix()
+			if want := int((end-t0-10_000)/1000) + 1; err != nil || len(m) != 1 || len(m[0].Floats) < want-1 {
+				t.Errorf("%s: g: want one series of %d points, got %d", what, want, len(m[0].Floats))
+			}
+			for range 5 {
+				at := t0 + 100_000 + int64(rnd.IntN(int(end-t0-100_000)))
+				for _, f := range []string{"min", "max"} {
+					got := number(t, s.engine, f+"_over_time(g[60s])", at)
+					narrow, wide := number(t, s.truth, f+"_over_time(g[49s])", at-11_000), number(t, s.truth, f+"_over_time(g[71s])", at)
+					if f == "max" {
+						got, narrow, wide = -got, -narrow, -wide
+					}
+					if !(got <= narrow && got >= wide) {
+						t.Errorf("%s: %s at %d: want from %g to %g, got %g", what, f, at-t0, wide, narrow, got)
+					}
+				}
+			}
+		}
+	}
 }

@@ -290,7 +290,7 @@ func (s *segment) archived(sr *reader.Series) *reader.Series {
 	return s.pair.archived(sr)
 }
 
-// add appends a chunk's rows, in runs whose times rise.
+// add appends a chunk's rows, in runs whose times rise and whose numbers are dense.
 func (s *segment) add(dst *query.Batch, c *archive.Chunk, at []int, before uint64, epoch uint16) {
 	n := len(c.Times)
 	if !c.Folded {
@@ -300,7 +300,7 @@ func (s *segment) add(dst *query.Batch, c *archive.Chunk, at []int, before uint6
 	}
 	for i := 0; i < n; {
 		j := i + 1
-		for j < n && c.Times[j] > c.Times[j-1] {
+		for j < n && c.Times[j] > c.Times[j-1] && c.Numbers[j] == c.Numbers[j-1]+1 {
 			j++
 		}
 		dst.AddRows(c.Times[i:j], c.Numbers[i], epoch)

@@ -47,9 +47,11 @@ type Batch struct {
 	Epochs  []uint16
 	First   uint64 // number of the first row, 0 if there is none or it is not known
 	Absent  []bool // by column: some cell of it is a staleness marker
+	Lost    []int  // rows before which others were, by their numbers, that are not to be had
 
-	width int // numbers a row
-	left  int // numbers that there is room for
+	last  uint64 // number of the newest row
+	width int    // numbers a row
+	left  int    // numbers that there is room for
 }
 
 // HistColumn is a histogram's cumulative counts by row.
@@ -143,13 +145,19 @@ func (b *Batch) At(t int64, no uint64, epoch uint16) {
 	}
 	if n == 0 {
 		b.First = no
+	} else if no > b.last+1 {
+		b.Lost = append(b.Lost, n)
 	}
+	b.last = no
 	b.Times = append(b.Times, t)
 	b.Epochs = append(b.Epochs, epoch)
 }
 
 // cut keeps the first n rows.
 func (b *Batch) cut(n int) {
+	for k := len(b.Lost); k > 0 && b.Lost[k-1] >= n; k-- {
+		b.Lost = b.Lost[:k-1]
+	}
 	b.Times, b.Epochs = b.Times[:n], b.Epochs[:n]
 	for i, c := range b.Columns {
 		if c.Field == Buckets {
@@ -195,7 +203,8 @@ func (b *Batch) AddFloat(i int, f float64) {
 	b.Floats[i] = append(b.Floats[i], f)
 }
 
-// AddRows begins as many rows as there are times, unix ms, each greater than the one before; no is the first one's number. Then
+// AddRows begins as many rows as there are times, unix ms, each greater than the one before; no is the first one's number, and each
+// other's is one more than that of the one before. Then
 // AddCells wants them all, for each column.
 func (b *Batch) AddRows(times []int64, no uint64, epoch uint16) {
 	if len(times) == 0 {
@@ -203,6 +212,7 @@ func (b *Batch) AddRows(times []int64, no uint64, epoch uint16) {
 	}
 	b.At(times[0], no, epoch)
 	b.left -= (len(times) - 1) * b.width
+	b.last = no + uint64(len(times)) - 1
 	b.Times = append(b.Times, times[1:]...)
 	for range times[1:] {
 		b.Epochs = append(b.Epochs, epoch)
@@ -376,6 +386,15 @@ func (b *Batch) Prepend(older *Batch) {
 	}
 	older.cut(n)
 	older.left = b.left - n*b.width
+	if b.Len() > 0 && b.First > older.last+1 {
+		older.Lost = append(older.Lost, n)
+	}
+	for _, k := range b.Lost {
+		older.Lost = append(older.Lost, n+k)
+	}
+	if b.Len() > 0 {
+		older.last = b.last
+	}
 	older.join(b)
 	*b = *older
 }
@@ -404,6 +423,13 @@ func (b *Batch) Since(t int64) {
 		return
 	}
 	b.First = 0
+	lost := b.Lost[:0]
+	for _, k := range b.Lost {
+		if k > n {
+			lost = append(lost, k-n)
+		}
+	}
+	b.Lost = lost
 	b.Times, b.Epochs = b.Times[n:], b.Epochs[n:]
 	for i, c := range b.Columns {
 		if c.Field == Buckets {
@@ -418,6 +444,7 @@ func (b *Batch) Since(t int64) {
 // thin keeps of each window of so many ms, as the wall clock has them, the last row.
 func (b *Batch) thin(step int64) {
 	n := 0
+	b.Lost = nil
 	for k, t := range b.Times {
 		if k+1 < len(b.Times) && (t+step-1)/step == (b.Times[k+1]+step-1)/step {
 			continue
@@ -437,6 +464,24 @@ func (b *Batch) thin(step int64) {
 		n++
 	}
 	b.cut(n)
+}
+
+// part is rows [from, to), in the same memory.
+func (b *Batch) part(from, to int) *Batch {
+	p := *b
+	p.Lost = nil
+	p.Times, p.Epochs = b.Times[from:to], b.Epochs[from:to]
+	p.Floats = make([][]float64, len(b.Floats))
+	p.Hists = slices.Clone(b.Hists)
+	for i, c := range b.Columns {
+		if c.Field == Buckets {
+			h := &p.Hists[i]
+			h.Sum, h.Counts = h.Sum[from:to], h.Counts[from*h.Stride():to*h.Stride()]
+		} else {
+			p.Floats[i] = b.Floats[i][from:to]
+		}
+	}
+	return &p
 }
 
 // Absence says of the last rows that those outside [from, to), unix ms, do not hold column i.

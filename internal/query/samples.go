@@ -104,7 +104,11 @@ func (g *group) load() {
 		end = min(end, milli(ns))
 	}
 	var memory [2]piece
-	pieces := g.fill(memory[:0], g.others, g.plan.start, end, g.tier, planned)
+	o := planned
+	if g.spans != nil && g.spans[g.tier].Newest < g.plan.start {
+		o = finer // not folded yet
+	}
+	pieces := g.fill(memory[:0], g.others, g.plan.start, end, g.tier, o)
 	if g.err != nil {
 		return
 	}
@@ -184,13 +188,38 @@ func (g *group) fill(out []piece, set uint32, lo, hi int64, at int, o order) []p
 			}
 			out = g.fill(out, rest, lo, oldest-1, tier, coarser)
 		}
+		if g.spans != nil && len(b.Lost) > 0 {
+			out, b = g.fillLost(out, set, b, tier)
+		}
 		out = append(out, piece{b, step})
-		if g.spans != nil && min(hi, g.known)-newest > step+step/2 {
+		late := min(hi, g.known) - newest
+		// What is folded is so later: up to now, finer rows have what it lacks, however little.
+		if g.spans != nil && (late > step+step/2 || tier > 0 && hi >= g.known && late > g.step(0)/2) {
 			out = g.fill(out, set, newest+1, hi, tier, finer)
 		}
 		return out
 	}
 	return out
+}
+
+// fillLost has other tiers answer where rows of one were lost, and not only for what is older or newer than all of its rows. It appends
+// what comes before the last of such holes, and answers what comes after.
+func (g *group) fillLost(out []piece, set uint32, b *Batch, tier int) ([]piece, *Batch) {
+	step, at := g.step(tier), 0
+	for _, i := range b.Lost {
+		if b.Times[i]-b.Times[i-1] <= staleAfter(step) {
+			continue
+		}
+		out = append(out, piece{b.part(at, i), step})
+		if out = g.fill(out, set, b.Times[i-1]+1, b.Times[i]-1, tier, coarser); g.err != nil {
+			break
+		}
+		at = i
+	}
+	if at == 0 {
+		return out, b
+	}
+	return out, b.part(at, b.Len())
 }
 
 // reaches tells whether the finest tier has all rows of [begin, hi] that ever were.
