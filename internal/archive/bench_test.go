@@ -120,3 +120,37 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkOpen opens an archive that is full, with 1,000 sources in each extent: what a restart waits for.
+func BenchmarkOpen(b *testing.B) {
+	o := Options{Dir: b.TempDir(), Tiers: []TierOptions{{time.Second, 512 << 20}}}
+	a := mustOpen(b, o)
+	w, r := newWorld(b), rand.New(rand.NewPCG(1, 1))
+	var blocks []*Block // again and again
+	for i := range 16 {
+		var sources []int
+		for k := range 64 {
+			sources = append(sources, 2*(i*64+k))
+		}
+		blocks = append(blocks, w.block(r, w.schemas[2], false, sources, 60))
+	}
+	for i := 0; a.End(0).Generation < 31 || a.End(0).Offset < maxExtentSize/2; i++ {
+		if err := a.Append(0, blocks[i%16]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	st := a.Tiers()[0]
+	if err := a.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	began := cpuTime(b)
+	for range b.N {
+		if err := mustOpen(b, o).Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(cpuTime(b)-began)/float64(b.N)/1e6, "cpu-ms/op")
+	b.ReportMetric(float64(st.Used), "extents")
+	b.ReportMetric(float64(st.Sources)/float64(st.Used), "sources/extent")
+}

@@ -82,5 +82,6 @@ func (e *extent) agrees() bool {
 	if err := other.unseal(); err != nil {
 		return false
 	}
-	return e.t.skipped.Load() == skipped && len(other.mem.rows) == int(e.trailer.Blocks) && len(other.mem.sourceAt) == int(e.trailer.Sources)
+	return e.t.skipped.Load() == skipped && len(other.mem.rows) == int(e.trailer.Blocks) && len(other.mem.sourceAt) == int(e.trailer.Sources) &&
+		other.mem.mark == e.newestMark() // that of an earlier extent is repeated at the beginning of this one
 }

@@ -19,6 +19,7 @@ type appended struct {
 // A run is an archive on a sim, and what must be in it.
 type run struct {
 	t       testing.TB
+	seed    uint64
 	r       *rand.Rand
 	w       *world
 	s       *sim
@@ -35,7 +36,7 @@ type run struct {
 func newRun(t testing.TB, seed uint64) *run {
 	r := rand.New(rand.NewPCG(seed, 99))
 	n := len(testTiers)
-	return &run{t: t, r: r, w: newWorld(t), s: newSim(r), o: Options{Dir: "d", Tiers: testTiers, ExtentSize: minExtentSize},
+	return &run{t: t, seed: seed, r: r, w: newWorld(t), s: newSim(r), o: Options{Dir: "d", Tiers: testTiers, ExtentSize: minExtentSize},
 		all: make([][]appended, n), floor: make([]uint64, n), last: make([]uint64, n), extents: make([]int, n), marks: make([]uint64, n), synced: make([]uint64, n)}
 }
 
@@ -138,7 +139,7 @@ func (r *run) check(killed bool) {
 	for tier := range r.o.Tiers {
 		got, wrong := r.w.read(r.a, tier)
 		for _, word := range wrong {
-			r.t.Fatal(word)
+			r.t.Fatalf("seed %d: %s", r.seed, word)
 		}
 		var left []appended
 		for _, ap := range r.all[tier] {
@@ -147,7 +148,7 @@ func (r *run) check(killed bool) {
 				there = there && got[id]
 			}
 			if !there && (ap.synced || killed) && ap.generation > r.floor[tier] {
-				r.t.Fatalf("tier %d: rows of generation %d are gone: synced %v, killed %v, evicted at most up to %d of %d, extents %d", tier, ap.generation, ap.synced, killed, r.floor[tier], r.last[tier], r.extents[tier])
+				r.t.Fatalf("seed %d: tier %d: rows of generation %d are gone: synced %v, killed %v, evicted at most up to %d of %d, extents %d", r.seed, tier, ap.generation, ap.synced, killed, r.floor[tier], r.last[tier], r.extents[tier])
 			}
 			if there {
 				left = append(left, ap)
@@ -155,7 +156,7 @@ func (r *run) check(killed bool) {
 		}
 		r.all[tier] = left
 		if m, _ := r.a.Marked(tier); m.Generation > r.marks[tier] || m.Generation < r.synced[tier] {
-			r.t.Fatalf("tier %d: mark: want %d to %d, got %d", tier, r.synced[tier], r.marks[tier], m.Generation)
+			r.t.Fatalf("seed %d: tier %d: mark: want %d to %d, got %d", r.seed, tier, r.synced[tier], r.marks[tier], m.Generation)
 		} else {
 			r.marks[tier] = m.Generation
 		}
@@ -193,7 +194,7 @@ func many(t *testing.T, env string, n int) int {
 // changed budgets: never a wrong value afterwards, nothing gone that was synced, and it goes on.
 func TestPowerLoss(t *testing.T) {
 	t.Parallel()
-	want := many(t, "SHMTS_CRASHES", 2000)
+	want := many(t, "SHMTS_CRASHES", 1500)
 	images, cuts := 0, 0
 	for seed := uint64(0); images < want; seed++ {
 		r := newRun(t, seed)
@@ -244,7 +245,7 @@ var errIO = errors.New("input/output error")
 // Writes and syncs fail: the archive stops and says why, Mend goes on with what is on the disk, and that is right.
 func TestDiskFails(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(many(t, "SHMTS_CRASHES", 2000) / 50) {
+	for seed := range uint64(many(t, "SHMTS_CRASHES", 1500) / 50) {
 		r := newRun(t, seed)
 		if err := r.open(); err != nil {
 			t.Fatal(err)
