@@ -326,9 +326,10 @@ type Writer interface {
 	// OnReuse has f called, from Append, before an extent of a tier is sealed and the next one reused: what in there is not yet
 	// folded is folded now or never. f may Append to coarser tiers.
 	OnReuse(f func(tier int, generation uint64))
-	// Sync makes what was appended outlive a loss of power. An error is the disk's, and stops the archive.
+	// Sync makes what was appended outlive a loss of power. An error is the disk's, and stops the archive. Close does not sync.
 	Sync() error
-	// Err says why the archive is stopped, nil if it is not. Mend tries to go on: FORMAT.md 19.7.
+	// Err says why the archive is stopped, nil if it is not. Mend tries to go on: FORMAT.md 19.7. What had not reached
+	// the disk is then not in the archive any more, whatever Append said: positions and marks are to be looked up anew.
 	Err() error
 	Mend() error
 }

@@ -60,7 +60,7 @@ func (e *extent) scan(following bool) error {
 		}
 		off += h.Length
 	}
-	if !following {
+	if !following && !e.t.shared { // what another process is about to write is not broken
 		e.t.skipped.Add(broken)
 	}
 	return nil

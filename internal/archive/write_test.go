@@ -73,6 +73,14 @@ func TestRoundTrip(t *testing.T) {
 		}
 	}
 	last := a.End(0).Generation
+	for _, e := range a.tiers[0].all() {
+		if e.trailer == nil && e.generation != last {
+			t.Errorf("generation %d: want it sealed: there was no room for its index", e.generation)
+		}
+		if free := e.limit() - e.end.Load() - indexLength(e); e.trailer != nil && free > minExtentSize*3/8 { // a block did not fit
+			t.Errorf("generation %d: want it nearly full, got %d bytes free", e.generation, free)
+		}
+	}
 	if last < 6 {
 		t.Fatalf("want extents reused, got %d generations", last)
 	}
@@ -107,4 +115,11 @@ func TestRoundTrip(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func indexLength(e *extent) uint32 {
+	if e.trailer == nil {
+		return 0
+	}
+	return e.trailer.IndexLength
 }
