@@ -15,9 +15,9 @@ type archiveMetrics struct {
 	tiers []tierMetrics
 	lost  map[string]*health.Counter
 
-	lag, cohorts, over                 *health.Gauge
-	drained, failures, syncs, syncTime *health.Counter
-	stopped                            [len(stopReasons)]*health.Gauge
+	lag, cohorts, over                        *health.Gauge
+	polls, drained, failures, syncs, syncTime *health.Counter
+	stopped                                   [len(stopReasons)]*health.Gauge
 }
 
 type tierMetrics struct {
@@ -32,6 +32,7 @@ func newArchiveMetrics(h *health.Health, a *history) *archiveMetrics {
 		lag:      h.Gauge("shmtsd_archive_lag_seconds", "Age of the oldest row that is in a ring and not yet in the archive.", "s"),
 		cohorts:  h.Gauge("shmtsd_archive_cohorts", "Groups of tables whose rows are written together.", ""),
 		over:     h.Gauge("shmtsd_archive_users_over_limit", "Users, a tier each, that have written more than archive.user-bytes-per-second allows.", ""),
+		polls:    h.Counter("shmtsd_archive_polls_total", "Looks at all segments for rows to write.", ""),
 		drained:  h.Counter("shmtsd_archive_segments_drained_total", "Ended segments of which every row was written.", ""),
 		failures: h.Counter("shmtsd_archive_failures_total", "Times that archiving stopped.", ""),
 		syncs:    h.Counter("shmtsd_archive_syncs_total", "Syncs of what was written.", ""),
@@ -93,6 +94,7 @@ func (m *archiveMetrics) update(a *history) {
 	m.lag.Set(s.Oldest.Seconds())
 	m.cohorts.Set(float64(s.Cohorts))
 	m.over.Set(float64(s.Over))
+	m.polls.Total(float64(s.Polls))
 	m.drained.Total(float64(s.Drained))
 	m.failures.Total(float64(s.Failures))
 	m.syncs.Total(float64(s.Syncs))

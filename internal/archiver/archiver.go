@@ -92,8 +92,9 @@ type Stats struct {
 	Tiers    []TierStats
 	Lost     map[string]uint64 // rows, by reason
 	Oldest   time.Duration     // age of the oldest row that is not yet written
-	Segments int               // known
-	Drained  uint64            // ended segments of which everything was written
+	Polls    uint64
+	Segments int    // known
+	Drained  uint64 // ended segments of which everything was written
 	Cohorts  int
 	Syncs    uint64
 	SyncTime time.Duration // of all of them
@@ -120,6 +121,7 @@ type Archiver struct {
 
 	polls  uint64
 	states map[ident]*segment // under mu for writing
+	ids    map[[16]byte][]*segment
 	plans  plans
 	groups map[groupKey]*group
 	batch  batch
@@ -162,7 +164,7 @@ func New(o Options, segments func() []Segment) *Archiver {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	a := &Archiver{o: o, segments: segments, w: newMeter(o.Archive), kick: make(chan struct{}, 1), states: map[ident]*segment{}, groups: map[groupKey]*group{}}
+	a := &Archiver{o: o, segments: segments, w: newMeter(o.Archive), kick: make(chan struct{}, 1), states: map[ident]*segment{}, ids: map[[16]byte][]*segment{}, groups: map[groupKey]*group{}}
 	a.users = limits{rate: o.UserBytesPerSecond, at: map[userTier]*bucket{}}
 	for _, t := range o.Archive.Tiers() {
 		a.steps = append(a.steps, t.Step)
@@ -229,27 +231,15 @@ func (a *Archiver) Stopped() error {
 
 // Live tells of a key whether its segment is there and may get further rows. It belongs to the goroutine of Poll.
 func (a *Archiver) Live(k archive.Key) bool {
-	for _, st := range a.states {
-		if st.id == k.Segment && st.copy == k.Copy && st.located && !st.drained.Load() {
+	for _, st := range a.ids[k.Segment] {
+		if !st.located {
+			return true // perhaps
+		}
+		if st.copy == k.Copy && !st.drained.Load() {
 			return k.Epoch >= st.epoch
 		}
 	}
 	return false
-}
-
-// Keys are those of segments that may get further rows, and have some in the archive: see Live.
-func (a *Archiver) Keys() map[archive.Key]Segment {
-	out := make(map[archive.Key]Segment, len(a.states))
-	for _, st := range a.states {
-		if st.located && !st.drained.Load() {
-			for _, s := range st.sources {
-				if s.Epoch >= st.epoch {
-					out[s.Key] = st.seg
-				}
-			}
-		}
-	}
-	return out
 }
 
 // Stats answers what was counted so far.
@@ -304,6 +294,7 @@ func (a *Archiver) Poll() {
 	a.sayLosses(now)
 	over := a.users.over(now)
 	a.mu.Lock()
+	a.stats.Polls++
 	a.stats.Segments, a.stats.Oldest, a.stats.Over = len(a.states), time.Duration(now.UnixMilli()-oldest)*time.Millisecond, over
 	a.stats.Cohorts = 0
 	for _, g := range a.groups {
@@ -318,6 +309,7 @@ func (a *Archiver) know(seg Segment) *segment {
 	st := a.states[k]
 	if st == nil {
 		st = a.newSegment(seg)
+		a.ids[st.id] = append(a.ids[st.id], st)
 		a.mu.Lock()
 		a.states[k] = st
 		a.mu.Unlock()
@@ -421,6 +413,7 @@ func (a *Archiver) drain(ended []*segment) {
 		for _, t := range st.tables {
 			t.head = st.seg.Head(t.n, 0)
 			a.leave(t)
+			t.ending = true
 			// Over its budget a user keeps the last row of each table: totals stay right.
 			t.lastOnly = a.isOver(st.uid, t.home)
 			if t.plan == nil {
@@ -472,6 +465,11 @@ func (a *Archiver) forgetGone() {
 				a.lost(LostGone, n)
 			}
 			st.release(a)
+		}
+		if rest := slices.DeleteFunc(a.ids[st.id], func(x *segment) bool { return x == st }); len(rest) > 0 {
+			a.ids[st.id] = rest
+		} else {
+			delete(a.ids, st.id)
 		}
 		a.mu.Lock()
 		delete(a.states, k)

@@ -188,7 +188,7 @@ func (w *world) archived(id [16]byte, table, tier int) map[uint64]archive.Key {
 			}
 			rows[no] = inc.Key
 			for j, col := range cols {
-				hold(w.t, no, col, c.Cells[j], c.Present[j][i], i)
+				hold(w.t, no, col, c.Cells[j], c.Cells[j] != nil && (c.Present[j] == nil || c.Present[j][i]), i)
 			}
 		}
 	})

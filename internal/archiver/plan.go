@@ -49,6 +49,18 @@ func newPlan(table int, name string, series []*reader.Series) (*plan, error) {
 	return p, nil
 }
 
+// widths is how many words each field has in a row.
+func (p *plan) widths(folded bool) (w []int) {
+	for _, s := range p.Series {
+		for _, f := range archive.Fields(s.Kind, folded) {
+			if w = append(w, 1); f == archive.Hist {
+				w[len(w)-1] = s.Buckets.Count + 3
+			}
+		}
+	}
+	return w
+}
+
 // A column is where the values of one of a schema's series come from: the source's series, nil if it has none, and others
 // of the same identity whose rows are before its own: they were retired, and then registered again.
 type column struct {

@@ -51,6 +51,7 @@ type table struct {
 
 	missed   missed
 	over     bool // a flush was put off for the user's budget
+	ending   bool // the writer has ended
 	lastOnly bool // of what is left, the last row is all that is written
 }
 
@@ -167,8 +168,8 @@ func (a *Archiver) locate(st *segment) bool {
 			known, st.copy = true, inc.Copy
 		}
 	}
-	for _, other := range a.states {
-		if other != st && other.id == st.id && other.located {
+	for _, other := range a.ids[st.id] {
+		if other != st && other.located {
 			next = max(next, other.copy+1)
 		}
 	}

@@ -209,7 +209,7 @@ func TestChurn(t *testing.T) {
 	w.each(id, 0, 0, func(_ *archive.Incarnation, c *archive.Chunk, cols []archive.Column) {
 		for j, col := range cols {
 			for i, no := range c.Numbers {
-				if name := col.Series.Name; c.Present[j][i] && strings.HasPrefix(name, "x") && no < k.n {
+				if name := col.Series.Name; c.Cells[j] != nil && (c.Present[j] == nil || c.Present[j][i]) && strings.HasPrefix(name, "x") && no < k.n {
 					if got[name] == nil {
 						got[name] = map[uint64]uint64{}
 					}

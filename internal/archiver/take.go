@@ -2,8 +2,10 @@ package archiver
 
 import (
 	"slices"
+	"time"
 
 	"github.com/shmts/shmts/internal/archive"
+	"github.com/shmts/shmts/internal/archive/fold"
 	"github.com/shmts/shmts/internal/failpoint"
 	"github.com/shmts/shmts/reader"
 )
@@ -26,6 +28,7 @@ type batch struct {
 
 	rows  []archive.Rows
 	of    []*table // of each of rows
+	folds []*fold.Folder
 	taken []taken
 }
 
@@ -33,6 +36,7 @@ type batch struct {
 type batchKey struct {
 	uid, home int
 	step      int64
+	fold      bool
 }
 
 // taken is what a table's rows in a batch mean for it.
@@ -42,6 +46,7 @@ type taken struct {
 	lost       uint64 // rows before the first one that the ring no longer has
 	unreadable uint64
 	rewound    bool
+	more       bool // rows that are there are left for another block
 }
 
 func (b *batch) reset() {
@@ -55,7 +60,7 @@ func (b *batch) reset() {
 	clear(b.taken)
 	b.cells, b.present, b.rows, b.of, b.taken = b.cells[:0], b.present[:0], b.rows[:0], b.of[:0], b.taken[:0]
 	if cap(b.words) > 2*batchWords {
-		b.words = nil
+		b.words, b.folds = nil, nil
 	}
 	if b.raw.Cap() > batchWords {
 		b.raw = reader.Batch{}
@@ -79,6 +84,36 @@ func (b *batch) allocFlags(n int) []bool {
 	f := b.flags[b.usedFlags : b.usedFlags+n : b.usedFlags+n]
 	b.usedFlags += n
 	return f
+}
+
+// fold makes rows of the archive's step of those that were taken, where they are finer than it. A window that may get further
+// rows is left for the next time, if it can be: rows of the table's are lost otherwise, or no further ones are to come.
+func (b *batch) fold(step time.Duration) {
+	n := 0
+	for i := range b.rows {
+		from, t := b.rows[i], b.of[i]
+		if n == len(b.folds) {
+			b.folds = append(b.folds, &fold.Folder{})
+		}
+		f := b.folds[n]
+		f.Reset(b.plan.Series, step, false, 0)
+		f.Add(&from)
+		end := i+1 < len(b.rows) && b.of[i+1] == t || t.ending || float64(t.unflushed()) >= urgent*float64(t.rows) || b.moreOf(t)
+		r := f.Flush(end)
+		if len(r.Times) == 0 {
+			continue
+		}
+		r.Source, r.Starts = from.Source, from.Starts
+		b.rows[n], b.of[n] = r, t
+		n++
+	}
+	clear(b.rows[n:])
+	clear(b.of[n:])
+	b.rows, b.of = b.rows[:n], b.of[:n]
+}
+
+func (b *batch) moreOf(t *table) bool {
+	return slices.ContainsFunc(b.taken, func(x taken) bool { return x.t == t && x.more })
 }
 
 // verdict is what came of trying to add a table's rows to a batch.
@@ -187,7 +222,7 @@ func (g *gatherer) begin(series []*reader.Series, head uint64, epoch uint32) (fr
 		g.wanted = true
 		return 0, false
 	}
-	key := batchKey{t.st.uid, t.home, int64(t.step)}
+	key := batchKey{t.st.uid, t.home, int64(t.step), t.fold}
 	n := int(min(head-from+1, uint64(max(1, batchWords/max(p.words, 1))), maxBlockRows))
 	if b.plan != nil && (b.plan != p || b.key != key || len(b.rows) >= cohortTables || b.used+n*p.words > max(batchWords, len(b.words))) {
 		g.full = true
@@ -346,13 +381,14 @@ func (g *gatherer) end() verdict {
 		b.rows = append(b.rows, rows)
 		b.of = append(b.of, t)
 	}
+	x.more = g.stopped || last < g.head && g.n == g.room
 	b.taken = append(b.taken, x)
 	g.a.values += g.n * g.plan.columns
 	if m := g.a.o.Missing; m != nil && numbers[0] > t.last+1 && !g.rewound {
 		m(Missing{Segment: t.st.seg, Source: t.st.source(g.runs[0].epoch), Table: t.n, From: t.last + 1, To: numbers[0] - 1, After: t.time, Before: times[0], Overwrites: t.last > 0})
 	}
 	failpoint.Here("archiver.flush.gathered")
-	if g.stopped || last < g.head && g.n == g.room {
+	if x.more {
 		return some
 	}
 	return all
@@ -398,10 +434,8 @@ func (g *gatherer) cut(begin, end int) (cells [][]uint64, present [][]bool) {
 // rewind has a segment's rows from now on be another copy's: its row numbers began anew. FORMAT.md 19.4.
 func (a *Archiver) rewind(st *segment) {
 	next := st.copy + 1
-	for _, other := range a.states {
-		if other.id == st.id {
-			next = max(next, other.copy+1)
-		}
+	for _, other := range a.ids[st.id] {
+		next = max(next, other.copy+1)
 	}
 	st.copy = next
 	a.o.Logger.Warn("a segment's rows began anew: they are archived as another copy's", "segment", st.seg.ID(), "copy", next)

@@ -27,6 +27,11 @@ func (a *Archiver) write(b *batch) bool {
 		}
 		x.t.over, x.t.missed = false, missed{x.lost, reason, x.unreadable}
 	}
+	if b.key.fold {
+		if b.fold(a.steps[b.key.home]); len(b.rows) == 0 {
+			return true
+		}
+	}
 	if !a.put(b, 0, len(b.rows)) {
 		return false
 	}
@@ -70,7 +75,7 @@ func (a *Archiver) putRows(b *batch, i, m, n int, err error) bool {
 		return true
 	}
 	for _, half := range [2][2]int{{m, (m + n) / 2}, {(m + n) / 2, n}} {
-		rows := part(b.plan, all, half[0], half[1])
+		rows := part(b.plan.widths(b.key.fold), all, half[0], half[1])
 		err := a.append(b, []archive.Rows{rows})
 		switch {
 		case err == nil:
@@ -85,10 +90,15 @@ func (a *Archiver) putRows(b *batch, i, m, n int, err error) bool {
 	return true
 }
 
-// part is the rows from m to n of a source's.
-func part(p *plan, all *archive.Rows, m, n int) archive.Rows {
+// part is the rows from m to n of a source's, in fields of these widths.
+func part(widths []int, all *archive.Rows, m, n int) archive.Rows {
 	r := *all
-	r.Numbers, r.Times, r.Base = all.Numbers[m:n], all.Times[m:n], all.Numbers[n-1]
+	r.Numbers, r.Times = all.Numbers[m:n], all.Times[m:n]
+	if all.Coverage != nil {
+		r.Coverage = all.Coverage[m:n]
+	} else {
+		r.Base = all.Numbers[n-1]
+	}
 	if n < len(all.Numbers) {
 		r.Final, r.Estimated = false, false
 	}
@@ -96,20 +106,21 @@ func part(p *plan, all *archive.Rows, m, n int) archive.Rows {
 	if all.Present != nil {
 		r.Present = make([][]bool, len(all.Present))
 	}
-	for i := range p.shapes {
-		s := &p.shapes[i]
-		for f := s.column; f < s.column+s.fields; f++ {
-			r.Cells[f] = all.Cells[f][m*s.width : n*s.width]
-			if all.Present != nil && all.Present[f] != nil {
-				r.Present[f] = all.Present[f][m:n]
-			}
+	for f, w := range widths {
+		r.Cells[f] = all.Cells[f][m*w : n*w]
+		if all.Present != nil && all.Present[f] != nil {
+			r.Present[f] = all.Present[f][m:n]
 		}
 	}
 	return r
 }
 
 func (a *Archiver) append(b *batch, rows []archive.Rows) error {
-	return a.w.Append(b.key.home, &archive.Block{Schema: b.plan.Schema, Step: time.Duration(b.key.step), Sources: rows})
+	block := &archive.Block{Schema: b.plan.Schema, Step: time.Duration(b.key.step), Sources: rows}
+	if b.key.fold {
+		block.Step, block.Folded = a.steps[b.key.home], true
+	}
+	return a.w.Append(b.key.home, block)
 }
 
 // wrote moves a table's position behind rows that are in the archive.

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/shmts/shmts/internal/failpoint"
 	"github.com/shmts/shmts/internal/shadow"
 	"github.com/shmts/shmts/reader"
 )
@@ -382,7 +383,9 @@ func (r *Register) expired(now time.Time) (left []*life) {
 			l.dropped = true
 			left = append(left, l)
 		}
+		failpoint.Here("source.unlink.begun")
 		err := r.unlink(l)
+		failpoint.Here("source.unlink.done")
 		r.mu.Lock()
 		switch {
 		case err == nil:
