@@ -106,7 +106,7 @@ func (d *daemon) build(c *config.Config) (err error) {
 		d.register.Hold("otlp", func(s *source.Segment) bool { return d.exporter.Finished(s.ID()) })
 	}
 	engine := query.New(query.Options{
-		Sources: querySources(d.register, nil, c.QueryMaxSources), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
+		Sources: querySources(d.register, d.history, c.QueryMaxSources), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
 		Concurrency: c.QueryConcurrency, Logger: d.log,
 	})
 	revision, date := buildInfo()

@@ -129,7 +129,7 @@ const keepFound = 4
 func (r *Run) selected(ctx context.Context, s Selection) ([]Segment, error) {
 	r.mu.Lock()
 	for _, f := range r.found {
-		if f.From <= s.From && f.To >= s.To && f.First <= s.First && f.Partial == s.Partial && slices.Equal(f.Matchers, s.Matchers) {
+		if f.From <= s.From && f.To >= s.To && f.First <= s.First && f.Partial == s.Partial && slices.EqualFunc(f.Matchers, s.Matchers, sameMatcher) {
 			r.mu.Unlock()
 			return f.segments, nil
 		}
@@ -149,6 +149,11 @@ func (r *Run) selected(ctx context.Context, s Selection) ([]Segment, error) {
 	r.found = append(r.found, found{s, segments})
 	r.mu.Unlock()
 	return segments, nil
+}
+
+// sameMatcher compares what matchers say: the engine parses a query again.
+func sameMatcher(a, b *labels.Matcher) bool {
+	return a.Type == b.Type && a.Name == b.Name && a.Value == b.Value
 }
 
 // querier is a storage.Querier.
