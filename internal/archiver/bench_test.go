@@ -91,3 +91,36 @@ func open(t testing.TB, dir string, budget int64) archive.Writer {
 	t.Cleanup(func() { w.Close() })
 	return w
 }
+
+// BenchmarkPoll looks at 1,000 segments with 100 series each, of which nothing is due; and, as a new process, finds where each of
+// them is in the archive.
+func BenchmarkPoll(b *testing.B) {
+	w := newWorld(b, Options{Archive: open(b, b.TempDir(), 64<<20)})
+	w.bench = true
+	tables := []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 20}}, Counters: 100}}
+	for i := range 1000 {
+		wr, err := writer.Open(writer.Options{Job: "j", Instance: fmt.Sprint(i), Dir: w.dir, NoTicker: true, Tables: tables, Series: 100,
+			Clock: func() (int64, int64) { now := w.clock.Load(); return now, now - w.started + 1e12 }})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { wr.Close() })
+		k := &ticking{w: wr}
+		for j := range 100 {
+			k.counters = append(k.counters, wr.Counter(fmt.Sprint("c", j)))
+		}
+		w.writers = append(w.writers, k)
+	}
+	w.step(31)
+	b.Run("nothing due", func(b *testing.B) {
+		for range b.N {
+			w.a.Poll()
+		}
+	})
+	b.Run("restart", func(b *testing.B) {
+		for range b.N {
+			w.restart()
+			w.a.Poll()
+		}
+	})
+}
