@@ -168,7 +168,7 @@ func TestGone(t *testing.T) {
 
 // The disk fails: nothing counts as drained, nothing is unlinked; once it works again, every row is there once.
 func TestStopped(t *testing.T) {
-	w := newWorld(t, Options{})
+	w := newWorld(t, Options{Archive: archivetest.New(time.Second)})
 	m := w.w.(*archivetest.Memory)
 	k, dying := w.writer("a", 2, ring(200)), w.writer("b", 2, ring(200))
 	w.step(25)

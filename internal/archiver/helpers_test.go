@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/archive"
-	"github.com/shmts/shmts/internal/archive/archivetest"
 	"github.com/shmts/shmts/internal/source"
 	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
@@ -28,7 +27,8 @@ type world struct {
 	a       *Archiver
 	o       Options
 	writers []*ticking
-	bench   bool // only counters are recorded
+	bench   bool   // only counters are recorded
+	disk    string // directory of the archive, if it is a real one
 }
 
 func newWorld(t testing.TB, o Options) *world {
@@ -41,10 +41,9 @@ func newWorld(t testing.TB, o Options) *world {
 	w := &world{t: t, dir: dir, o: o}
 	w.started = time.Now().Truncate(time.Second).UnixNano()
 	w.clock.Store(w.started)
-	if o.Archive == nil {
-		o.Archive = archivetest.New(time.Second, 10*time.Second, 5*time.Minute)
+	if w.w = o.Archive; w.w == nil {
+		w.disk = t.TempDir()
 	}
-	w.w = o.Archive
 	w.o.Now = func() time.Time { return time.Unix(0, w.clock.Load()) }
 	w.register()
 	w.restart()
@@ -64,6 +63,14 @@ func (w *world) register() {
 
 // restart is what a new process begins with: the same archive, and nothing else.
 func (w *world) restart() {
+	if w.disk != "" {
+		if w.w != nil {
+			if err := w.w.Close(); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		w.w = open(w.t, w.disk, 4<<20)
+	}
 	w.o.Archive = w.w
 	w.a = New(w.o, func() []Segment {
 		var out []Segment

@@ -299,7 +299,7 @@ func (o owned) UID() int { return o.uid }
 
 // A user that writes too much loses rows of that tier, counted, but not its totals; others lose nothing.
 func TestBudget(t *testing.T) {
-	w := newWorld(t, Options{UserBytesPerSecond: 1})
+	w := newWorld(t, Options{Archive: archivetest.New(time.Second), UserBytesPerSecond: 1})
 	inner := w.a.segments
 	w.a.segments = func() (out []Segment) {
 		for _, s := range inner() {
