@@ -53,6 +53,7 @@ type rowsReader struct {
 	c        Chunk
 
 	last   uint64 // number, or base, up to which rows were read
+	newest int64  // time of the last one
 	hidden place  // up to which rows are hidden by one before from
 
 	plan    []fieldPlan // of the columns in schema
@@ -97,7 +98,7 @@ func (r *rowsReader) read(yield func(*Chunk, error) bool) {
 				within = append(within, i, k)
 			}
 			if !first && ref.tmin < r.from {
-				if err := s.v.e.failed(r.hide(s, ref)); err != nil && !yield(nil, err) {
+				if err := s.v.e.failed(r.hide(i, k, len(within) > 2)); err != nil && !yield(nil, err) {
 					return
 				}
 			}
@@ -106,7 +107,7 @@ func (r *rowsReader) read(yield func(*Chunk, error) bool) {
 	for ; len(within) > 0; within = within[2:] {
 		s := &r.p.spans[within[0]]
 		more := true
-		err := r.block(s, &s.v.refs[s.posts[within[1]]], func() bool {
+		err := r.block(within[0], within[1], func() bool {
 			more = yield(&r.c, nil)
 			return more
 		})
@@ -134,21 +135,24 @@ func (r *rowsReader) open(s *span, ref *blockRef) (b *rowsBlock, k int, err erro
 	return b, k, nil
 }
 
-// hide finds the last row of a block that lies before from: it hides those before it.
-func (r *rowsReader) hide(s *span, ref *blockRef) error {
-	b, k, err := r.open(s, ref)
+// hide finds the last row of a block that lies before from: it hides those before it. again says that it may have rows that other blocks had.
+func (r *rowsReader) hide(at, post int, again bool) error {
+	s := &r.p.spans[at]
+	b, k, err := r.open(s, &s.v.refs[s.posts[post]])
 	if err != nil {
 		return err
 	}
-	if sr := &b.sources[k]; sr.Flags&flagFalling == 0 && sr.TFirst >= r.from {
+	sr := &b.sources[k]
+	if sr.Flags&flagFalling == 0 && sr.TFirst >= r.from || again && r.stale(b, k, at, post) {
 		return nil
-	} else if sr.Flags&flagFalling == 0 && sr.TLast < r.from {
-		at := place{sr.LastNo, 0}
+	}
+	if sr.Flags&flagFalling == 0 && sr.TLast < r.from {
+		last := place{sr.LastNo, 0}
 		if b.folded() {
-			at = place{sr.BaseNo, int(sr.Rows) - 1}
+			last = place{sr.BaseNo, int(sr.Rows) - 1}
 		}
-		if at.after(r.hidden) {
-			r.hidden = at
+		if last.after(r.hidden) {
+			r.hidden = last
 		}
 		return nil
 	}
@@ -170,8 +174,36 @@ func (r *rowsReader) place(b *rowsBlock, k, row int) place {
 	return place{r.d.numbers[row], 0}
 }
 
+// stale tells whether a source's part of a block of folded rows is passed over, for a block before it reaches as far. Only what steps back in
+// time may be: most blocks are not asked.
+func (r *rowsReader) stale(b *rowsBlock, k, at, post int) bool {
+	if !b.folded() {
+		return false
+	}
+	for i := range r.p.spans[:at+1] {
+		s := &r.p.spans[i]
+		if s.v.tier != r.tier {
+			continue
+		}
+		for n, p := range s.posts {
+			if i == at && n == post {
+				return false
+			}
+			if s.v.table(&s.v.refs[p]) != r.table {
+				continue
+			}
+			if before, j, err := r.open(s, &s.v.refs[p]); err == nil && before.sources[j].BaseNo >= b.sources[k].BaseNo {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // block yields the rows of one block.
-func (r *rowsReader) block(s *span, ref *blockRef, yield func() bool) error {
+func (r *rowsReader) block(at, post int, yield func() bool) error {
+	s := &r.p.spans[at]
+	ref := &s.v.refs[s.posts[post]]
 	b, k, err := r.open(s, ref)
 	if err != nil {
 		return err
@@ -181,6 +213,10 @@ func (r *rowsReader) block(s *span, ref *blockRef, yield func() bool) error {
 		r.passOver(b, src)
 		return nil
 	}
+	if r.last > 0 && src.TFirst <= r.newest && r.stale(b, k, at, post) {
+		return nil
+	}
+	r.newest = max(r.newest, src.TLast)
 	if b.folded() && src.BaseNo <= r.last || !b.folded() && src.LastNo <= r.last {
 		return nil
 	}
@@ -213,6 +249,7 @@ func (r *rowsReader) block(s *span, ref *blockRef, yield func() bool) error {
 
 // passOver counts rows as read without reading them.
 func (r *rowsReader) passOver(b *rowsBlock, src *SourceRows) {
+	r.newest = max(r.newest, src.TLast)
 	if b.folded() {
 		r.last = max(r.last, src.BaseNo)
 	} else {

@@ -190,7 +190,7 @@ func (q *selecting) wanted(v *view) (wanted []bool, any bool) {
 		}
 		v.loaded[r.schema] = k.s
 		wanted[i] = k.wanted && r.tmax >= q.s.From
-		any = any || k.wanted
+		any = any || k.wanted || len(q.found) > 0 // what was found may be hidden by what else is here
 		if t := v.table(r); wanted[i] && !slices.Contains(v.tables, t) {
 			v.tables = append(v.tables, t)
 		}
@@ -288,12 +288,19 @@ func (q *selecting) source(v *view, ordinal uint32, record []byte, posts []uint3
 	return failure
 }
 
+// newest is what was found last of a table.
+func (inc *Incarnation) newest(table int) *TableTier {
+	if table >= len(inc.Tables) || len(inc.Tables[table].Tiers) == 0 {
+		return nil
+	}
+	return &inc.Tables[table].Tiers[len(inc.Tables[table].Tiers)-1]
+}
+
 // table takes in the blocks of one table. Their heads are read only where they can say more than the index does: mostly of the first
 // and the last.
 func (q *selecting) table(v *view, ordinal uint32, record []byte, of []uint32, table int, f *finding) (*finding, error) {
 	var failure error
 	seen := make([]bool, len(of))
-	got := 0
 	look := func(i int) (in bool) {
 		if seen[i] {
 			return false
@@ -304,24 +311,24 @@ func (q *selecting) table(v *view, ordinal uint32, record []byte, of []uint32, t
 		if err = v.e.failed(err); err != nil {
 			failure = err
 		}
-		if in {
-			got++
-		}
 		return in
 	}
-	falls := false
-	for i := 1; i < len(of); i++ {
-		r, before := &v.refs[of[i]], &v.refs[of[i-1]]
-		falls = falls || r.tmin < before.tmin || r.tmax < before.tmax
-	}
 	for i := range of {
-		if in := look(i); in && !falls {
+		if look(i) {
 			break
 		}
 	}
 	for i := len(of) - 1; i >= 0; i-- {
 		if seen[i] || look(i) {
 			break
+		}
+	}
+	for i := range of { // where clocks were stepped back, or rows written twice
+		if f == nil || seen[i] {
+			continue
+		}
+		if r, tt := &v.refs[of[i]], f.inc.newest(table); tt == nil || r.tmin < tt.Oldest || r.tmax > tt.Newest {
+			look(i)
 		}
 	}
 	// A schema that is in neither gives its series, and when they began.
@@ -384,7 +391,9 @@ func (q *selecting) block(v *view, ref *blockRef, ordinal uint32, record []byte,
 	}
 	tt := &t.Tiers[len(t.Tiers)-1]
 	tt.Oldest, tt.Newest = min(tt.Oldest, oldest), max(tt.Newest, newest)
-	tt.Last, tt.Base = max(tt.Last, s.LastNo), max(tt.Base, s.BaseNo)
+	if s.BaseNo > tt.Base {
+		tt.Last, tt.Base = s.LastNo, s.BaseNo
+	}
 	if s.Flags&(flagFinal|flagEstimated) != 0 {
 		f.inc.Ended = max(f.inc.Ended, s.TLast)
 	}

@@ -290,8 +290,9 @@ func (m *Memory) incarnation(parts []part) *archive.Incarnation {
 		}
 		tt := &table.Tiers[i]
 		tt.Oldest, tt.Newest = min(tt.Oldest, first), max(tt.Newest, last)
-		tt.Last = max(tt.Last, p.rows.Numbers[len(p.rows.Numbers)-1])
-		tt.Base = max(tt.Base, p.rows.Base)
+		if p.rows.Base > tt.Base {
+			tt.Last, tt.Base = p.rows.Numbers[len(p.rows.Numbers)-1], p.rows.Base
+		}
 		if p.rows.Final || p.rows.Estimated {
 			inc.Ended = max(inc.Ended, p.rows.Times[len(p.rows.Times)-1])
 		}
