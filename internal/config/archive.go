@@ -41,7 +41,7 @@ func archiveSettings(a *Archive) []setting {
 		{name: "archive.tiers", def: defaultTiers, what: "STEP=SIZE,...", help: "its tiers, and what each takes on disk, for ever", set: tiers(&a.Tiers)},
 		{name: "archive.sync-interval", def: "5s", what: "DURATION", help: "how often what was written is synced to the disk: a loss of power costs that, and what was in the segments' rings", set: duration(&a.SyncInterval, 100*time.Millisecond, 10*time.Minute)},
 		{name: "archive.user-bytes-per-second", def: "1MiB", what: "SIZE", help: "what the segments of one user may add to a tier, a second; what is over it is lost in that tier, and counted", set: size(&a.UserBytesPerSecond, 1<<10, 1<<40)},
-		{name: "archive.ephemeral", boolean: true, def: "true", help: "in tiers of which a step is more than twice as long as a process lived, add its counters and histograms to a sum of its job's (instance ephemeral), instead of keeping its own series", set: boolean(&a.Ephemeral)},
+		{name: "archive.ephemeral", boolean: true, def: "true", help: "in tiers of which a step is more than twice as long as a process lived, add its counters and histograms to a sum of its job's (instance ephemeral-5m for a tier of 5m), instead of keeping its own series", set: boolean(&a.Ephemeral)},
 	}
 }
 

@@ -142,8 +142,9 @@ func (f *Folder) Words() (n int) {
 	return n
 }
 
-// Add takes further rows in, with the columns of Columns; a field without Cells has no values. The answer is how many of
-// them were new. What Flush answered before is no longer valid.
+// Add takes further rows in, with the columns of Columns; a field without Cells has no values. Rows that are not folded count as
+// one row of tier 0 each, unless they come with Coverage. The answer is how many of them were new. What Flush answered before is no
+// longer valid.
 func (f *Folder) Add(r *archive.Rows) int {
 	f.letGo()
 	bases := f.basesOf(r)
@@ -218,7 +219,7 @@ func (f *Folder) group(r *archive.Rows, lo int, bases []uint64) {
 		f.groups[len(f.groups)-1].hi = k + 1
 		at := f.n - 1
 		f.times[at], f.bases[at] = t, bases[k]
-		if f.in {
+		if r.Coverage != nil {
 			f.coverage[at] += r.Coverage[k]
 		} else {
 			f.coverage[at]++
