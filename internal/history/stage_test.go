@@ -431,7 +431,7 @@ func (a *app) work(t int64, final bool) {
 	g := float64(a.rnd.IntN(1000)) / 8
 	a.g.set(func(v *reader.Value) { v.Float, v.Unset = g, false })
 	a.st.set(func(v *reader.Value) {
-		v.Unset, v.Last, v.Min, v.Max = false, g, g-float64(a.rnd.IntN(1)), g
+		v.Unset, v.Last, v.Min, v.Max = false, g, g, g
 		v.Count++
 		v.Sum += g
 	})

@@ -78,7 +78,7 @@ const few = 12
 
 // NewBatch prepares a Batch for columns of about so many rows, and of at most limit numbers.
 func NewBatch(columns []Column, rows, limit int) *Batch {
-	width := 1
+	width := 0 // a sample is a number with its time
 	for _, c := range columns {
 		width++
 		if c.Field == Buckets {
