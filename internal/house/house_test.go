@@ -140,6 +140,8 @@ var arrows = []arrow{
 		return !p.Standard && !below("internal/archive", "reader")(p) || path("os", "net", "log/slog", "sync")(p)
 	},
 		"folding is columns in, columns out: no files, no segments, no daemon. Who reads and writes them is internal/archiver"},
+	{"internal/archive/forecast", false, below("writer", "internal/archiver", "internal/source/...", "internal/query/...", "internal/server", "internal/export/..."),
+		"a forecast is made by the archive's own code alone, from what it is told of a load: shmctl links it, and no part of the daemon"},
 	{"internal/server/...", true, below("layout"),
 		"the daemon's organs see reader, never layout. What is missing belongs into reader's public API"},
 	{"internal/history", true, below("layout"),
