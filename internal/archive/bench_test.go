@@ -63,23 +63,23 @@ func cpuTime(tb testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// counted are the system's files, and how many bytes were written to them.
-type counted struct {
+// tallied are the system's files, and how many bytes were written to them.
+type tallied struct {
 	Files
 	bytes *int64
 }
 
-type countedFile struct {
+type talliedFile struct {
 	File
 	bytes *int64
 }
 
-func (c counted) Open(path string, create bool) (File, error) {
+func (c tallied) Open(path string, create bool) (File, error) {
 	f, err := c.Files.Open(path, create)
-	return countedFile{f, c.bytes}, err
+	return talliedFile{f, c.bytes}, err
 }
 
-func (f countedFile) WriteAt(b []byte, off int64) (int, error) {
+func (f talliedFile) WriteAt(b []byte, off int64) (int, error) {
 	*f.bytes += int64(len(b))
 	return f.File.WriteAt(b, off)
 }
@@ -92,7 +92,7 @@ func BenchmarkAppend(b *testing.B) {
 	}{{"host", 0.8}, {"application", 0.1}} {
 		b.Run(c.name, func(b *testing.B) {
 			written, payload := int64(0), int64(0)
-			a := mustOpen(b, Options{Files: counted{SystemFiles(), &written}, Dir: b.TempDir(), Tiers: []TierOptions{{time.Second, 4096 + 4*maxExtentSize}}, ExtentSize: maxExtentSize})
+			a := mustOpen(b, Options{Files: tallied{SystemFiles(), &written}, Dir: b.TempDir(), Tiers: []TierOptions{{time.Second, 4096 + 4*maxExtentSize}}, ExtentSize: maxExtentSize})
 			defer a.Close()
 			block := flushBlock(b, rand.New(rand.NewPCG(1, 1)), c.still)
 			b.ReportAllocs()

@@ -78,7 +78,7 @@ func (r *run) act() error {
 	case k < 30:
 		var blocks []*Block
 		for range 1 + r.r.IntN(2) {
-			first, n := r.r.IntN(6)*2, 1+r.r.IntN(4)
+			first, n := r.r.IntN(30)*2, 1+r.r.IntN(4)
 			var sources []int
 			for i := range n {
 				sources = append(sources, first+2*i)
