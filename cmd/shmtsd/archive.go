@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/shmts/shmts/internal/archive"
 	"github.com/shmts/shmts/internal/archiver"
@@ -16,6 +18,8 @@ import (
 type history struct {
 	archive  archive.Writer
 	archiver *archiver.Archiver
+	sweeper  *archiver.Sweeper
+	swept    atomic.Pointer[archiver.SweepStats] // after the last sweep
 }
 
 // openHistory opens the archive that the settings name, and has the register hold ended segments until they are in it. An
@@ -31,11 +35,22 @@ func openHistory(c *config.Archive, r *source.Register, log *slog.Logger) (*hist
 	if err != nil {
 		return nil, fmt.Errorf("shmts: archive %s: %w", c.Dir, err)
 	}
-	a := archiver.New(archiver.Options{Archive: w, SyncInterval: c.SyncInterval, UserBytesPerSecond: c.UserBytesPerSecond, Logger: log},
-		(&view[archiver.Segment]{register: r}).Segments)
+	// What is flushed passes through the sweeper, and what that folds through the archiver's meter.
+	h := &history{archive: w, sweeper: archiver.NewSweeper(archiver.SweepOptions{Archive: w, Ephemeral: c.Ephemeral, Logger: log})}
+	a := archiver.New(archiver.Options{Archive: h.sweeper, SyncInterval: c.SyncInterval, UserBytesPerSecond: c.UserBytesPerSecond,
+		Swept: h.sweep, Logger: log}, (&view[archiver.Segment]{register: r}).Segments)
+	h.archiver = a
+	h.sweeper.Through(a.Writer(), a.Live)
 	r.Hold("archive", func(s *source.Segment) bool { return a.Finished(s) })
 	log.Info("history is kept", "dir", c.Dir, "bytes", size)
-	return &history{w, a}, nil
+	return h, nil
+}
+
+// sweep folds what is due, from the archiver's goroutine.
+func (h *history) sweep(now time.Time) {
+	h.sweeper.Sweep(now)
+	s := h.sweeper.Stats()
+	h.swept.Store(&s)
 }
 
 // close makes what was written outlive a loss of power. What was not written yet is in the segments.

@@ -15,9 +15,9 @@ type archiveMetrics struct {
 	tiers []tierMetrics
 	lost  map[string]*health.Counter
 
-	lag, cohorts, over                        *health.Gauge
-	polls, drained, failures, syncs, syncTime *health.Counter
-	stopped                                   [len(stopReasons)]*health.Gauge
+	lag, cohorts, over, unfolded                                                   *health.Gauge
+	folds, foldFails, ephemeral, copied, polls, drained, failures, syncs, syncTime *health.Counter
+	stopped                                                                        [len(stopReasons)]*health.Gauge
 }
 
 type tierMetrics struct {
@@ -27,16 +27,21 @@ type tierMetrics struct {
 
 func newArchiveMetrics(h *health.Health, a *history) *archiveMetrics {
 	m := &archiveMetrics{
-		h:        h,
-		lost:     map[string]*health.Counter{},
-		lag:      h.Gauge("shmtsd_archive_lag_seconds", "Age of the oldest row that is in a ring and not yet in the archive.", "s"),
-		cohorts:  h.Gauge("shmtsd_archive_cohorts", "Groups of tables whose rows are written together.", ""),
-		over:     h.Gauge("shmtsd_archive_users_over_limit", "Users, a tier each, that have written more than archive.user-bytes-per-second allows.", ""),
-		polls:    h.Counter("shmtsd_archive_polls_total", "Looks at all segments for rows to write.", ""),
-		drained:  h.Counter("shmtsd_archive_segments_drained_total", "Ended segments of which every row was written.", ""),
-		failures: h.Counter("shmtsd_archive_failures_total", "Times that archiving stopped.", ""),
-		syncs:    h.Counter("shmtsd_archive_syncs_total", "Syncs of what was written.", ""),
-		syncTime: h.Counter("shmtsd_archive_sync_seconds_total", "Time that syncs took.", "s"),
+		h:         h,
+		lost:      map[string]*health.Counter{},
+		lag:       h.Gauge("shmtsd_archive_lag_seconds", "Age of the oldest row that is in a ring and not yet in the archive.", "s"),
+		cohorts:   h.Gauge("shmtsd_archive_cohorts", "Groups of tables whose rows are written together.", ""),
+		over:      h.Gauge("shmtsd_archive_users_over_limit", "Users, a tier each, that have written more than archive.user-bytes-per-second allows.", ""),
+		polls:     h.Counter("shmtsd_archive_polls_total", "Looks at all segments for rows to write.", ""),
+		folds:     h.Counter("shmtsd_archive_folds_total", "Times that rows of a source were folded into a coarser tier.", ""),
+		foldFails: h.Counter("shmtsd_archive_fold_failures_total", "Sources that could not be folded into a coarser tier.", ""),
+		ephemeral: h.Counter("shmtsd_archive_ephemeral_sources_total", "Sources that were added to the sum of their job's, in a tier for which they lived too short.", ""),
+		copied:    h.Counter("shmtsd_archive_rows_copied_total", "Rows taken from a writer's coarser ring, where finer ones were lost.", ""),
+		unfolded:  h.Gauge("shmtsd_archive_unfolded_tables", "Tables of sources of which rows are not folded yet, over all tiers.", ""),
+		drained:   h.Counter("shmtsd_archive_segments_drained_total", "Ended segments of which every row was written.", ""),
+		failures:  h.Counter("shmtsd_archive_failures_total", "Times that archiving stopped.", ""),
+		syncs:     h.Counter("shmtsd_archive_syncs_total", "Syncs of what was written.", ""),
+		syncTime:  h.Counter("shmtsd_archive_sync_seconds_total", "Time that syncs took.", "s"),
 	}
 	for i, r := range stopReasons {
 		m.stopped[i] = h.Gauge("shmtsd_archive_stopped", "1 while nothing is archived for this reason; the log and /-/ready say which error it is.", "", "reason", r.name)
@@ -94,6 +99,13 @@ func (m *archiveMetrics) update(a *history) {
 	m.lag.Set(s.Oldest.Seconds())
 	m.cohorts.Set(float64(s.Cohorts))
 	m.over.Set(float64(s.Over))
+	if f := a.swept.Load(); f != nil {
+		m.folds.Total(float64(f.Folded))
+		m.foldFails.Total(float64(f.Failed))
+		m.ephemeral.Total(float64(f.Ephemeral))
+		m.copied.Total(float64(f.Copied))
+		m.unfolded.Set(float64(f.Pending))
+	}
 	m.polls.Total(float64(s.Polls))
 	m.drained.Total(float64(s.Drained))
 	m.failures.Total(float64(s.Failures))

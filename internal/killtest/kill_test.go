@@ -45,6 +45,7 @@ func kills(t *testing.T) int {
 var places = []string{
 	"archiver.flush.gathered", "archiver.flush.written", "archiver.drain.written", "archiver.synced",
 	"archive.append.encoded", "archive.append.placed", "archive.append.written", "archive.sync.done",
+	"archiver.sweep.folded", "archiver.sweep.written", "archiver.sweep.mark", "archive.mark.written",
 	"archive.seal.begun", "archive.seal.index", "archive.seal.trailer", "archive.seal.synced", "archive.reuse.folded", "archive.reuse.header", "archive.reuse.synced",
 	"source.unlink.begun", "source.unlink.done",
 }
@@ -155,7 +156,7 @@ func (s *stage) daemon(failpoints string) *daemon {
 	l.Close()
 	s.log.Reset()
 	d := &daemon{s: s, base: "http://" + address, ended: make(chan struct{})}
-	d.cmd = exec.Command(path, "--listen", address, "--store", s.store, "--archive.dir", s.state, "--archive.tiers", s.tier, "--archive.sync-interval", "100ms",
+	d.cmd = exec.Command(path, "--listen", address, "--store", s.store, "--archive.dir", s.state, "--archive.tiers", s.tier, "--archive.sync-interval", "100ms", "--archive.ephemeral=false",
 		"--archive.user-bytes-per-second", "1GiB", "--poll-interval", "50ms", "--dead-ttl", "5s", "--self-metrics=false", "--log.level", "warn")
 	d.cmd.Env = append(os.Environ(), "SHMTS_FAILPOINTS="+failpoints)
 	d.cmd.Stderr = &s.log
@@ -224,7 +225,7 @@ func newStage(t *testing.T, lives int) *stage {
 	t.Cleanup(func() { os.RemoveAll(store) })
 	s := &stage{t: t, store: store, state: filepath.Join(t.TempDir(), "archive"), pagePath: filepath.Join(t.TempDir(), "page"), diedAt: map[string]int{}}
 	// Small extents are sealed often; none is reused as long as there are enough.
-	s.tier = fmt.Sprintf("100ms=%dKiB", 1100+lives*50)
+	s.tier = fmt.Sprintf("100ms=%dKiB,1s=%dKiB", 1100+lives*50, 1100+lives*50)
 	if s.page, err = openPage(s.pagePath, true); err != nil {
 		t.Fatal(err)
 	}
@@ -246,6 +247,14 @@ func (s *stage) finish() {
 		drained, err := d.metric("shmtsd_archive_segments_drained_total")
 		if err == nil && int(drained) < len(left) {
 			err = fmt.Errorf("want %d, got %v", len(left), drained)
+		}
+		return err
+	})
+	d.pass()
+	s.waitFor("everything folded", func() error {
+		n, err := d.metric("shmtsd_archive_unfolded_tables")
+		if err == nil && n > 0 {
+			err = fmt.Errorf("got %v that are not", n)
 		}
 		return err
 	})
@@ -372,7 +381,9 @@ func (s *stage) check() {
 			continue
 		}
 		segments++
-		rows += s.hold(a, found[0], w[2], w[3] == stateClosed)
+		n := s.hold(a, found[0], w[2], w[3] == stateClosed)
+		rows += n
+		s.holdFolded(a, found[0], n)
 	}
 	if segments < writersAtOnce {
 		t.Errorf("want at least %d segments, got %d", writersAtOnce, segments)
@@ -431,6 +442,36 @@ func (s *stage) hold(a *archive.Archive, inc *archive.Incarnation, ticked uint64
 		t.Errorf("segment %x: want %d rows, the last one last words, got %d, %v", inc.Segment, ticked+1, last, estimated)
 	}
 	return rows
+}
+
+// holdFolded holds the coarser tier's rows against the number of finer ones: each is in one of them, and counts are those of the last.
+func (s *stage) holdFolded(a *archive.Archive, inc *archive.Incarnation, rows int) {
+	t := s.t
+	var cols []archive.Column
+	for _, sr := range inc.Series {
+		if sr.Name == "c2" {
+			cols = append(cols, archive.Column{Series: sr})
+		}
+	}
+	if len(inc.Tables[0].Tiers) != 2 {
+		t.Errorf("segment %x: want two tiers, got %+v", inc.Segment, inc.Tables[0].Tiers)
+		return
+	}
+	n := uint64(0)
+	for c, err := range a.Read(inc, 0, 1, math.MinInt64, math.MaxInt64, cols) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, cover := range c.Coverage {
+			n += cover
+			if v := c.Cells[0][i]; v != 3*n && (v != 3*(n-1) || n < uint64(rows)) {
+				t.Errorf("segment %x: up to row %d: want %d, got %d", inc.Segment, n, 3*n, v)
+			}
+		}
+	}
+	if n != uint64(rows) {
+		t.Errorf("segment %x: want %d rows folded, got %d", inc.Segment, rows, n)
+	}
 }
 
 // Every place of the code is in the list.
