@@ -341,9 +341,8 @@ func cutSource(b []byte) (s *Source, rest []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	r := decode[SourceRecord](b)
-	s = &Source{Key: Key{r.SegmentID, r.Epoch, r.Copy}, Group: r.GroupID, Boot: r.BootID, Birth: r.BirthUnix, Inode: r.Inode,
-		UID: int(r.UID), Ephemeral: r.Flags&flagEphemeral != 0}
+	s = &Source{Key: keyOf(b), Group: [16]byte(b[0x10:]), Boot: [16]byte(b[0x20:]), Birth: int64(le.Uint64(b[0x30:])), Inode: le.Uint64(b[0x38:]),
+		UID: int(le.Uint32(b[0x48:])), Ephemeral: le.Uint32(b[0x4c:])&flagEphemeral != 0} // not by reflection: a Select reads many
 	var left []byte
 	if s.Labels, left, err = layout.CutPairs(lists); err == nil {
 		s.Attributes, left, err = layout.CutPairs(left)
@@ -352,7 +351,7 @@ func cutSource(b []byte) (s *Source, rest []byte, err error) {
 		err = fmt.Errorf("lists_length: want %d, got %d", len(lists)-len(left), len(lists))
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("source %x: %w", r.SegmentID, err)
+		return nil, nil, fmt.Errorf("source %x: %w", b[:16], err)
 	}
 	return s, rest, nil
 }

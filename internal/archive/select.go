@@ -405,7 +405,12 @@ func (q *selecting) answer() ([]*Incarnation, error) {
 	out := make([]*Incarnation, len(q.all))
 	for i, f := range q.all {
 		u := q.a.union(f.schemas)
+		out[i] = f.inc
 		f.inc.Series = u.series
+		if len(f.starts) == 1 && len(f.starts[0]) == len(u.series) {
+			f.inc.Starts = f.starts[0]
+			continue
+		}
 		f.inc.Starts = make([]int64, len(u.series))
 		birth := floorMillis(f.inc.Birth)
 		set := make([]bool, len(u.series))
@@ -419,7 +424,6 @@ func (q *selecting) answer() ([]*Incarnation, error) {
 				}
 			}
 		}
-		out[i] = f.inc
 	}
 	slices.SortFunc(out, func(x, y *Incarnation) int {
 		return cmp.Or(cmp.Compare(x.Birth, y.Birth), bytes.Compare(x.Segment[:], y.Segment[:]), cmp.Compare(x.Epoch, y.Epoch), cmp.Compare(x.Copy, y.Copy))
