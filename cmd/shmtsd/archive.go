@@ -38,7 +38,7 @@ func openHistory(c *config.Archive, r *source.Register, log *slog.Logger) (*hist
 	// What is flushed passes through the sweeper, and what that folds through the archiver's meter.
 	h := &history{archive: w, sweeper: archiver.NewSweeper(archiver.SweepOptions{Archive: w, Ephemeral: c.Ephemeral, Logger: log})}
 	a := archiver.New(archiver.Options{Archive: h.sweeper, SyncInterval: c.SyncInterval, UserBytesPerSecond: c.UserBytesPerSecond,
-		Swept: h.sweep, Logger: log}, (&view[archiver.Segment]{register: r}).Segments)
+		Missing: h.sweeper.Missing, Swept: h.sweep, Logger: log}, (&view[archiver.Segment]{register: r}).Segments)
 	h.archiver = a
 	h.sweeper.Through(a.Writer(), a.Live)
 	r.Hold("archive", func(s *source.Segment) bool { return a.Finished(s) })
