@@ -285,6 +285,20 @@ func (a *Archive) writeMark(t *tier, e *extent, m Mark) error {
 	return a.show(t, e, off, b)
 }
 
+// repeatMark writes the newest mark into the open extent where a crash has left it without.
+func (a *Archive) repeatMark(t *tier) error {
+	e := t.open
+	if e == nil || e.trailer != nil || t.w.sealNext || e.newestMark() == t.mark || !e.markFits() {
+		return nil
+	}
+	return a.writeMark(t, e, t.mark)
+}
+
+// markFits tells whether a mark goes into an unsealed extent, with the index that it will need.
+func (e *extent) markFits() bool {
+	return int(e.end.Load())+BlockHeaderSize+markSize+e.mem.indexRoom() <= int(e.limit())
+}
+
 // SetMark implements Writer.
 func (a *Archive) SetMark(tier int, m Mark) error {
 	t, err := a.writable(tier)
@@ -297,8 +311,7 @@ func (a *Archive) SetMark(tier int, m Mark) error {
 	t.w.busy = true
 	defer func() { t.w.busy = false }()
 	e := t.open
-	if e == nil || e.trailer != nil || t.w.sealNext ||
-		int(e.end.Load())+BlockHeaderSize+markSize+e.mem.indexRoom() > int(e.limit()) {
+	if e == nil || e.trailer != nil || t.w.sealNext || !e.markFits() {
 		if err := a.turn(tier, t); err != nil {
 			return err
 		}

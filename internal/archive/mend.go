@@ -62,14 +62,14 @@ func (a *Archive) mend(t *tier) error {
 			return err
 		}
 	}
-	if err := t.file.Sync(); err != nil {
-		return err
-	}
 	for len(slots) < len(t.extents) {
 		slots = append(slots, nil)
 	}
 	t.publish(slots)
-	return nil
+	if err := a.repeatMark(t); err != nil {
+		return err
+	}
+	return t.file.Sync()
 }
 
 // agrees tells whether a sealed extent's index and blocks are as they were written.

@@ -275,7 +275,7 @@ func (a *Archive) recover(t *tier, budget int64) error {
 	slots = append(slots, make([]*extent, want-len(slots))...)
 	t.w.dirty = true
 	t.publish(slots)
-	return nil
+	return a.repeatMark(t)
 }
 
 // read reads all extents as they lie in the file, and finds out where the writer stands.

@@ -153,7 +153,7 @@ func (w *world) read(a *Archive, tier int) (rows map[rowID]bool, wrong []string)
 				continue
 			}
 			m = again.mem
-			if !w.spoiled && (!e.whole() || int(e.trailer.Blocks) != len(m.rows) || e.newestMark() != m.mark) {
+			if !w.spoiled && (!e.whole() || int(e.trailer.Blocks) != len(m.rows) || m.mark != Mark{} && e.newestMark() != m.mark) {
 				say(e, e.trailer.IndexOffset, "sealed, and %d blocks and mark %v are there: want %+v, whole %v", len(m.rows), m.mark, *e.trailer, e.whole())
 			}
 			// One that was made after a broken block may have more ordinals, absent, than the blocks that are there now.
