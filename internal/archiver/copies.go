@@ -138,12 +138,15 @@ func (c *copies) take(at [][]uint64, f int, row *reader.Row, s *reader.Series) i
 // copy writes copies into their tier, once everything before them is folded. False: nothing can be written just now.
 func (s *Sweeper) copy(c *copies, home int, table string) bool {
 	key := tableKey{c.m.Source.Key, c.m.Table}
+	l := s.levels[c.target-1]
+	if p := l.position(key); p == nil || p.base >= c.rows.Base {
+		return true // they are there
+	}
 	for _, l := range s.levels[home:c.target] {
 		if !l.catchUp(key) {
 			return false
 		}
 	}
-	l := s.levels[c.target-1]
 	done := c.m.From - 1
 	if p := l.position(key); p != nil {
 		done = max(done, p.base)
@@ -156,7 +159,7 @@ func (s *Sweeper) copy(c *copies, home int, table string) bool {
 	n := l.folder.Add(&c.rows)
 	r := l.folder.Flush(true)
 	if n == 0 {
-		return true // they are there
+		return true
 	}
 	r.Source, r.Copied = c.m.Source, true
 	for _, s := range c.series {

@@ -494,3 +494,120 @@ func (w *swept) checkEphemeral(job string, calm bool) {
 		w.t.Errorf("job %s: want all of %d windows, got %d", job, len(windows), next)
 	}
 }
+
+// What is about to be evicted is folded before, whatever window it is in: of every row that was ever written, the coarser tiers tell once.
+func TestReuse(t *testing.T) {
+	for seed := range uint64(4) {
+		w := newSwept(t, seed, SweepOptions{Ephemeral: seed%2 == 0})
+		mem := w.mem.(*archivetest.Memory)
+		for range 30 {
+			w.drive(40, "j")
+			w.killAt = 0
+			// Without a sweep in between, and before those of a restart have looked at everything.
+			if w.rng.IntN(2) == 0 {
+				w.restart()
+			}
+			mem.Evict(0, w.rng.IntN(mem.Tiers()[0].Blocks)) // but the last one: places begin anew in an empty tier of Memory's
+		}
+		w.end()
+		members := map[archive.Key]bool{}
+		for info := range w.mem.Blocks(1, archive.Mark{}) {
+			for _, k := range info.Members {
+				members[k] = true
+			}
+		}
+		for i, s := range w.sources {
+			covered, last := uint64(0), foldedRow{}
+			for _, r := range w.read(s.Key, 1) {
+				covered += r.coverage
+				last = r
+			}
+			if n := uint64(len(s.all)); !members[s.Key] && (covered != n || last.value != s.all[n-1].value || !last.end) {
+				t.Fatalf("seed %d, source %d: want %d rows covered up to %d, got %d up to %+v", seed, i, n, s.all[n-1].value, covered, last)
+			}
+		}
+	}
+}
+
+// A source that is gone without a last row, as after a loss of power, is folded all the same, once it has been silent for long; so is
+// one that stands still, and goes on later.
+func TestSilent(t *testing.T) {
+	w := newSwept(t, 1, SweepOptions{Ephemeral: true})
+	gone, still, brief := w.birth("j", 0), w.birth("j", 1), w.birth("j", 0)
+	for k := range 400 {
+		w.now += 1000
+		gone.row(w.now, 1)
+		still.row(w.now, 2)
+		if k >= 360 {
+			brief.row(w.now, 3)
+		}
+	}
+	brief.Birth = (w.now - 40_000) * 1e6
+	w.flush(gone, still, brief)
+	w.live = map[archive.Key]bool{still.Key: true}
+	w.restart() // the power is back
+	for range 40 {
+		w.now += 60_000
+		w.sweep()
+	}
+	for i, s := range []*sweptSource{gone, still} {
+		for tier := 1; tier <= 2; tier++ {
+			if want, got := w.want(s, tier), w.read(s.Key, tier); !slices.Equal(want, got) {
+				t.Errorf("source %d, tier %d: want %v, got %v", i, tier, want, got)
+			}
+		}
+	}
+	if got := w.read(EphemeralKey(7, "j", sweepSteps[2]), 2); len(got) != 1 || got[0].value != brief.all[39].value {
+		t.Errorf("want the brief one taken in, got %+v", got)
+	}
+	for range 20 {
+		w.now += 1000
+		still.row(w.now, 2)
+	}
+	still.ended = true
+	w.flush(still)
+	w.now += 600_000
+	for range 3 {
+		w.sweep()
+	}
+	covered := uint64(0)
+	rows := w.read(still.Key, 2)
+	for _, r := range rows {
+		covered += r.coverage
+	}
+	if last := rows[len(rows)-1]; covered != 420 || !last.end || last.value != 840 {
+		t.Errorf("want 420 rows up to 840, got %d up to %+v", covered, last)
+	}
+	if p := w.s.Stats().Pending; p != 0 {
+		t.Errorf("want nothing left, got %d", p)
+	}
+}
+
+// An archive that stops, and is mended, is folded on from what it says then.
+func TestSweepStopped(t *testing.T) {
+	w := newSwept(t, 5, SweepOptions{Ephemeral: true})
+	mem := w.mem.(*archivetest.Memory)
+	for range 20 {
+		w.drive(60, "j")
+		mem.Stop(errors.New("no disk"))
+		w.killAt = 0
+		for range 5 {
+			w.now += 1000
+			w.sweep()
+		}
+		if err := w.s.Mend(); err == nil {
+			t.Fatal("want no mend while the disk is gone")
+		}
+		mem.Stop(nil)
+		if err := w.s.Mend(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.end()
+	total, n := w.totals(0)
+	for tier := 1; tier <= 2; tier++ {
+		if got, m := w.totals(tier); got != total || m > n+4 {
+			t.Errorf("tier %d: want %d, got %d of %d sources", tier, total, got, m)
+		}
+	}
+}
