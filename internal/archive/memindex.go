@@ -82,21 +82,6 @@ func (m *memIndex) record(ordinal uint32) []byte {
 	return m.records[m.sourceAt[ordinal].record-1:]
 }
 
-func (m *memIndex) source(ordinal uint32) (*Source, []uint32, error) {
-	m.mu.RLock()
-	record := m.record(ordinal)
-	var posts []uint32
-	if record != nil {
-		posts = slices.Clip(m.sourceAt[ordinal].posts)
-	}
-	m.mu.RUnlock()
-	if record == nil {
-		return nil, nil, errAbsent
-	}
-	s, _, err := cutSource(record)
-	return s, posts, err
-}
-
 func (m *memIndex) ids(segment [16]byte) (all []uint32, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
