@@ -195,3 +195,42 @@ func TestStopped(t *testing.T) {
 	w.poll()
 	equal(t, "segments left", len(w.r.Segments()), 0)
 }
+
+// Whoever asks while it polls is answered: the register's hold, /metrics, /-/ready.
+func TestAskedMeanwhile(t *testing.T) {
+	w := newWorld(t, Options{Archive: archivetest.New(time.Second)})
+	for i := range 5 {
+		w.writer(fmt.Sprint(i), 2, ring(10))
+	}
+	w.step(1)
+	segments := w.a.segments()
+	done, asked := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for ; ; n++ {
+			select {
+			case <-done:
+				asked <- n
+				return
+			default:
+			}
+			for _, s := range segments {
+				if w.a.Finished(s) {
+					n++
+				}
+			}
+			_, _ = w.a.Stats(), w.a.Stopped()
+			w.a.Kick()
+		}
+	}()
+	for _, k := range w.writers[:3] {
+		w.step(10)
+		w.end(k)
+	}
+	w.step(5)
+	close(done)
+	if n := <-asked; n == 0 {
+		t.Error("want it asked, got no chance")
+	}
+	equal(t, "drained", w.a.Stats().Drained, 3)
+}
