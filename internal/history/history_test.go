@@ -81,7 +81,7 @@ func TestSeam(t *testing.T) {
 				{t0, end, 1000}, {end - 50_000, end, 1500}, {t0 - 30_000, end + 30_000, 777},
 			}
 			compareAll(t, s, "living", spans)
-			if s.reads.selects == 0 {
+			if s.reads.selects.Load() == 0 {
 				t.Error("want the archive asked")
 			}
 

@@ -77,9 +77,9 @@ func TestOverlap(t *testing.T) {
 		t.Errorf("after: want the newer one without the label, got %s", got)
 	}
 	// Asked again, the archive is not: who overlapped with whom does not change.
-	before := s.reads.selects
+	before := s.reads.selects.Load()
 	vector(t, s, "x_total", t0+20_000)
-	if n := s.reads.selects - before; n != 1 {
+	if n := s.reads.selects.Load() - before; n != 1 {
 		t.Errorf("want one select, got %d", n)
 	}
 

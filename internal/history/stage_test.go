@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,7 +82,7 @@ type stage struct {
 // counting counts what is asked of an archive.
 type counting struct {
 	archive.Reader
-	selects, reads int
+	selects, reads atomic.Int64
 	fail           error
 }
 
@@ -441,7 +442,7 @@ func (a *app) work(t int64, final bool) {
 }
 
 func (c *counting) Select(ctx context.Context, s archive.Selection) ([]*archive.Incarnation, error) {
-	c.selects++
+	c.selects.Add(1)
 	if c.fail != nil {
 		return nil, c.fail
 	}
@@ -449,7 +450,7 @@ func (c *counting) Select(ctx context.Context, s archive.Selection) ([]*archive.
 }
 
 func (c *counting) Read(inc *archive.Incarnation, table, tier int, from, to int64, columns []archive.Column) iter.Seq2[*archive.Chunk, error] {
-	c.reads++
+	c.reads.Add(1)
 	if c.fail != nil {
 		return func(yield func(*archive.Chunk, error) bool) { yield(nil, c.fail) }
 	}

@@ -137,15 +137,15 @@ func TestAlone(t *testing.T) {
 		ask(t, s.engine, q, s.now, s.now, 0)
 	}
 	ask(t, s.engine, "g", s.now-10_000, s.now, 1000)
-	if s.reads.selects != 0 || s.reads.reads != 0 {
-		t.Errorf("want the archive not asked, got %d selects, %d reads", s.reads.selects, s.reads.reads)
+	if s.reads.selects.Load() != 0 || s.reads.reads.Load() != 0 {
+		t.Errorf("want the archive not asked, got %d selects, %d reads", s.reads.selects.Load(), s.reads.reads.Load())
 	}
 	ask(t, s.engine, "rate(x_total[40s])", s.now, s.now, 0)
-	if s.reads.selects == 0 {
+	if s.reads.selects.Load() == 0 {
 		t.Error("older than the ring: want the archive asked")
 	}
 	// Somebody who left may have had rows in that time.
-	s.reads.selects = 0
+	s.reads.selects.Store(0)
 	b := s.app(rnd, "job", "fwd", "instance", "h:2")
 	s.now += 1000
 	b.work(s.now, true)
@@ -154,11 +154,11 @@ func TestAlone(t *testing.T) {
 	s.unlink(b.process)
 	s.now += 1000
 	a.work(s.now, false)
-	if got := number(t, s.engine, "count(last_over_time(u_total[5s]))", s.now); got != 2 || s.reads.selects != 1 {
-		t.Errorf("want 2 from the archive, got %g, %d selects", got, s.reads.selects)
+	if got := number(t, s.engine, "count(last_over_time(u_total[5s]))", s.now); got != 2 || s.reads.selects.Load() != 1 {
+		t.Errorf("want 2 from the archive, got %g, %d selects", got, s.reads.selects.Load())
 	}
-	if got := number(t, s.engine, "count(u_total)", s.now); got != 1 || s.reads.selects != 1 {
-		t.Errorf("now: want 1 and the archive not asked again, got %g, %d selects", got, s.reads.selects)
+	if got := number(t, s.engine, "count(u_total)", s.now); got != 1 || s.reads.selects.Load() != 1 {
+		t.Errorf("now: want 1 and the archive not asked again, got %g, %d selects", got, s.reads.selects.Load())
 	}
 }
 
