@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""A reader of shmts segments, written from FORMAT.md alone.
+"""A reader of shmts segments and archives, written from FORMAT.md alone.
 
     reference.py FILE          what the segment says, in the text of vectors/README.md
+    reference.py TIER.tier     what an archive's tier says, in the same way; what it passes over, on stderr
+    reference.py DIRECTORY     all tiers of an archive
     reference.py --live STORE  the segments of a store, and which of them have a living writer
 
-Python 3.9 or later, the standard library, Linux. Exit status 0; 1 when a segment is
-refused, with the reason on stderr; 2 for wrong usage and errors of the system.
+Python 3.9 or later, the standard library, Linux. Exit status 0; 1 when a segment or
+archive is refused, with the reason on stderr; 2 for wrong usage and errors of the system.
 """
 import fcntl
+import hashlib
 import math
+import mmap
 import os
 import stat
 import struct
 import sys
+import zlib
 
 MAGIC = b"SHMTS\r\n\x1a"
 M64 = (1 << 64) - 1
@@ -119,6 +124,32 @@ def cut_pairs(b):
         if value:
             pairs.append((name, value))
     return pairs, b
+
+
+def well_shaped(s):
+    """What 6.1 says of a descriptor's fields that stand for themselves."""
+    if s["number"] not in KINDS.get(s["kind"], (0, ()))[1]:
+        return False
+    if s["kind"] == HISTOGRAM:
+        shaped = 0 <= s["scale"] <= 6 and 1 <= s["buckets"] <= 2048 and s["bucket_min"] >= -1022 << s["scale"]
+    else:
+        shaped = s["scale"] == s["buckets"] == s["bucket_min"] == 0
+    return shaped and 1 <= s["name_length"] <= 255 and s["unit_length"] <= 63 and s["help_length"] <= 1023 and 2 <= s["labels_length"] <= 65535
+
+
+def strings_length(s):
+    return s["name_length"] + s["unit_length"] + s["help_length"] + s["labels_length"]
+
+
+def cut_strings(s, b):
+    """6.1: name, unit, help and labels, which fill b."""
+    a, u = s["name_length"], s["name_length"] + s["unit_length"]
+    h = u + s["help_length"]
+    s["name"], s["unit"], s["help"] = b[:a], b[a:u], b[u:h]
+    utf8(b[:a], b[a:u], b[u:h])
+    s["labels"], rest = cut_pairs(b[h:])
+    if rest:
+        raise Broken("want labels_length %d" % (s["labels_length"] - len(rest)))
 
 
 class Segment:
@@ -262,31 +293,21 @@ class Segment:
             return None, "state"
         if life < 2:
             return None, None
-        if s["number"] not in KINDS.get(s["kind"], (0, ()))[1] or s["table"] >= len(self.tables):
+        if s["table"] >= len(self.tables) or not well_shaped(s):
             return None, "descriptor"
-        t, scale, buckets = self.tables[s["table"]], s["scale"], s["buckets"]
-        if s["kind"] == HISTOGRAM:
-            shaped = 0 <= scale <= 6 and 1 <= buckets <= 2048 and s["bucket_min"] >= -1022 << scale
-        else:
-            shaped = scale == buckets == s["bucket_min"] == 0
-        lengths = s["name_length"], s["unit_length"], s["help_length"], s["labels_length"]
+        t, buckets = self.tables[s["table"]], s["buckets"]
         row, lane, shared = s["cells"] = {COUNTER: (1, 1, 0), UPDOWN: (1, 1, 0), GAUGE: (1, 0, 1), STAT: (5, 8, 1),
                                           HISTOGRAM: (buckets + 3, buckets + 3, 0)}[s["kind"]]
-        if not (shaped and 1 <= lengths[0] <= 255 and lengths[1] <= 63 and lengths[2] <= 1023 and 2 <= lengths[3] <= 65535
-                and s["strings"] + sum(lengths) <= self.section[HEAP_S]["length"]
+        if not (s["strings"] + strings_length(s) <= self.section[HEAP_S]["length"]
                 and s["row_cell"] + row <= t["row_cells"]
                 and (not lane or s["lane_cell"] + lane <= t["lane_cells"])
                 and (not shared or s["shared_cell"] + shared <= t["shared_cells"])):
             return None, "descriptor"
-        b = self.read(self.section[HEAP_S]["offset"] + s["strings"], sum(lengths))
-        a, u, h = lengths[0], lengths[0] + lengths[1], sum(lengths[:3])
-        s["name"], s["unit"], s["help"] = b[:a], b[a:u], b[u:h]
         try:
-            utf8(b[:a], b[a:u], b[u:h])
-            s["labels"], rest = cut_pairs(b[h:])
+            cut_strings(s, self.read(self.section[HEAP_S]["offset"] + s["strings"], strings_length(s)))
         except Broken:
             return None, "strings"
-        return (None, "strings") if rest else (s, None)
+        return s, None
 
     def rows(self, table, tier):
         """8.2: the valid rows of a ring in order, and (slot, reason) of those skipped."""
@@ -602,6 +623,591 @@ def decode_histogram(data, pos, n, k):
     return rows, pos
 
 
+# Part two: the archive.
+
+TIER_MAGIC, BLOCK_MAGIC = b"SHMTA\r\n\x1a", b"SBLK"
+TIER_HEADER = Structure("8sHHIIIQ16sq4xI", "magic major minor compat incompat extent_size step archive_id created check")
+EXTENT_HEADER = Structure("Qq44xI", "generation opened check")
+TRAILER = Structure("IIIII4xqqQQ4xI", "index_offset index_length sources schemas blocks t_min t_max mark_generation mark_offset check")
+BLOCK = Structure("4sHHIIIIQqqII4xI", "magic type flags length body_check first count step t_min t_max runs head check")
+SOURCE = Structure("16s16s16sqQIIIII4x", "segment_id group_id boot_id birth_unix inode epoch copy uid flags lists_length")
+SOURCE_ROWS = Structure("IHHQQQqq", "source rows flags first_no last_no base_no t_first t_last")
+SCHEMA_TEXT = Structure("H2xI16s", "table series name")
+SCHEMA_SERIES = Structure("BBbBHHHHh2xI", "kind number scale flags name_length unit_length help_length buckets bucket_min labels_length")
+BLOCK_ENTRY = Structure("IIIIqq", "offset length schema sources t_min t_max")
+SCHEMA_ENTRY = Structure("16sIII4x", "hash offset table series")
+
+SOURCES_B, SCHEMA_B, ROWS_B, MARK_B, INDEX_B = range(1, 6)
+FINAL, ESTIMATED, COPIED = 1, 2, 4
+ORDINALS = 1 << 20
+
+
+class Skip(Exception):
+    """A block, a run or an index is passed over."""
+
+
+def need(ok, what):
+    if not ok:
+        raise Skip(what)
+
+
+def u32(b, at=0):
+    need(at + 4 <= len(b), "more bytes")
+    return struct.unpack_from("<I", b, at)[0]
+
+
+def to_eight(n):
+    return (n + 7) // 8 * 8
+
+
+def cut_source(b):
+    """15.2: the source at the front of b, and what follows it."""
+    need(len(b) >= 88, "a record of 88 bytes")
+    s = SOURCE.at(b)
+    n = s["lists_length"]
+    need(4 <= n <= 65535 and to_eight(88 + n) <= len(b), "lists_length 4 to 65535, in the block")
+    try:
+        s["labels"], rest = cut_pairs(b[88:88 + n])
+        s["attributes"], rest = cut_pairs(rest)
+    except Broken as e:
+        raise Skip("pair lists: %s" % e) from None
+    need(not rest, "lists_length as long as the lists")
+    s["key"] = s["segment_id"], s["epoch"], s["copy"]
+    return s, b[to_eight(88 + n):]
+
+
+def cut_schema(body):
+    """15.3"""
+    need(len(body) >= 24, "hash and length")
+    length = u32(body, 16)
+    need(length <= 1 << 28, "text of at most 2^28 bytes")
+    stream = zlib.decompressobj(-15)
+    try:
+        plain = stream.decompress(body[24:], length + 1)
+    except zlib.error as e:
+        raise Skip("DEFLATE: %s" % e) from None
+    need(stream.eof and len(plain) == length, "text of %d bytes" % length)
+    need(hashlib.sha256(plain).digest()[:16] == body[:16], "hash of the text")
+    need(length >= 24, "text of 24 bytes")
+    schema = dict(SCHEMA_TEXT.at(plain), hash=body[:16])
+    count, schema["series"], at = schema["series"], [], 24
+    need(count <= (length - 24) // 20, "text of %d series" % count)
+    for i in range(count):
+        need(at + 20 <= length, "text of %d series" % count)
+        s = SCHEMA_SERIES.at(plain, at)
+        at += 20 + strings_length(s)
+        need(at <= length and well_shaped(s), "series %d by the rules of 6.1" % i)
+        try:
+            cut_strings(s, plain[at - strings_length(s):at])
+        except Broken as e:
+            raise Skip("series %d by the rules of 6.1: %s" % (i, e)) from None
+        shape = "[{scale}:{bucket_min}:{buckets}]".format(**s) if s["kind"] == HISTOGRAM else ""
+        s["id"] = "%s %s %s{%s}%s" % (KINDS[s["kind"]][0], NUMBERS[s["number"]], text(s["name"]), pairs_text(s["labels"]), shape)
+        schema["series"].append(s)
+    need(at == length, "text of %d series, no more" % count)
+    return schema
+
+
+def fields_of(s, folded):
+    """16.2: the fields of a series, and their number types."""
+    if s["kind"] == GAUGE and folded:
+        return [("last", s["number"]), ("min", s["number"]), ("max", s["number"]), ("sum", F64), ("count", U64)]
+    if s["kind"] == STAT:
+        return [("count", U64), ("sum", F64), ("last", F64), ("min", F64), ("max", F64)]
+    return [("histogram" if s["kind"] == HISTOGRAM else "value", s["number"])]
+
+
+def decode_integers(data, pos, n):
+    """A column of integers that are all there."""
+    column, pos = decode_column(data, pos, n, False)
+    rule(None not in column, "absent values")
+    return column, pos
+
+
+def signed(word):
+    return word - (word >> 63 << 64)
+
+
+def decode_field(s, number, name):
+    """How a run of a field is decoded, source by source: to n values, None where absent. A histogram's are (sum, counts)."""
+    def field(data, pos, n):
+        column, pos = decode_column(data, pos, n, number == F64)
+        if name == "histogram":
+            rule(n * (s["buckets"] + 3) <= 1 << 23, "more cells than 2^23")
+            there = [i for i, word in enumerate(column) if word is not None]
+            counts, pos = decode_histogram(data, pos, len(there), s["buckets"] + 2)
+            for i, row in zip(there, counts):
+                column[i] = column[i], row
+        return column, pos
+    return field
+
+
+class Extent:
+    """14.3: one use of a part of a tier's file. Its blocks come from its index, or one by one."""
+
+    def __init__(self, tier, slot, header):
+        self.tier, self.slot, self.generation = tier, slot, header["generation"]
+        self.limit = tier.extent_size - 64
+        self.sources, self.schemas, self.blocks, self.mark = {}, {}, [], None
+        self.next_source = self.next_schema = 0
+        try:
+            self.read_index()
+            self.sealed = True
+        except Skip as e:
+            if self.checked(self.limit, self.read(self.limit, 64)):
+                self.note(self.limit, "unsealed: want %s" % e)
+            self.sealed, self.sources, self.schemas, self.blocks = False, {}, {}, []
+            self.scan()
+
+    def note(self, at, what):
+        self.tier.archive.notes.append("%s: extent %d: at %d: %s" % (self.tier.name, self.slot, at, what))
+
+    def read(self, offset, n):
+        need(offset + n <= self.tier.extent_size, "an offset inside the extent")
+        return self.tier.read(4096 + self.slot * self.tier.extent_size + offset, n)
+
+    def check(self, offset, b):
+        return self.tier.check(self.generation, offset, b)
+
+    def checked(self, offset, b):
+        """The last four of 64 bytes are the check of the others."""
+        return self.check(offset, b[:60]) == u32(b, 60)
+
+    def block(self, at):
+        """15.1: the header of a valid block, None where there is none."""
+        if at + 64 > self.limit:
+            return None
+        b = self.read(at, 64)
+        h = dict(BLOCK.at(b), at=at)
+        if h["magic"] != BLOCK_MAGIC or h["length"] % 8 or not 64 <= h["length"] <= self.limit - at or not self.checked(at, b):
+            return None
+        return h
+
+    def body(self, h):
+        b = self.read(h["at"] + 64, h["length"] - 64)
+        need(self.check(h["at"] + 64, b) == h["body_check"], "body_check")
+        return b
+
+    def scan(self):
+        """19.3: an extent without an index."""
+        at, gap = 64, None
+        while at + 64 <= self.limit:
+            h = self.read(at, 4) == BLOCK_MAGIC and self.block(at)
+            if not h:
+                if gap is None:
+                    gap = at
+                at += 8
+                continue
+            if gap is not None:  # what lies behind the last block says nothing: an earlier use left it
+                self.note(gap, "no block")
+            gap = None
+            try:
+                self.take(h)
+            except Skip as e:
+                self.note(at, "block of type %d: want %s" % (h["type"], e))
+                if h["type"] == SOURCES_B and h["first"] + h["count"] <= ORDINALS:  # 15.1: what a broken block gave is given to nobody else
+                    self.next_source = max(self.next_source, h["first"] + h["count"])
+                if h["type"] in (SCHEMA_B, ROWS_B) and h["first"] < ORDINALS:
+                    self.next_schema = max(self.next_schema, h["first"] + 1)
+                for part in h.get("parts", ()):
+                    if part["source"] < ORDINALS:
+                        self.next_source = max(self.next_source, part["source"] + 1)
+            at += h["length"]
+
+    def take(self, h):
+        """15: what one block says."""
+        body, first = self.body(h), h["first"]
+        if h["type"] == SOURCES_B:
+            need(first + h["count"] <= ORDINALS, "ordinals below 2^20")
+            new = []
+            for _ in range(h["count"]):
+                source, body = cut_source(body)
+                new.append(source)
+            for ordinal, source in enumerate(new, first):
+                if ordinal >= self.next_source:
+                    self.sources[ordinal] = source
+            self.next_source = max(self.next_source, first + h["count"])
+        elif h["type"] == SCHEMA_B:
+            schema = cut_schema(body)
+            need(len(schema["series"]) == h["count"], "count of series")
+            need(first < ORDINALS, "ordinals below 2^20")
+            self.tier.archive.schemas[schema["hash"]] = schema
+            if first >= self.next_schema:
+                self.schemas[first] = schema
+                self.next_schema = first + 1
+        elif h["type"] == ROWS_B:
+            self.cut_head(h)
+            need(first in self.schemas, "a schema that a block gave")
+            self.fit(h, self.schemas[first])
+            self.blocks.append(h)
+        elif h["type"] == MARK_B:
+            need(len(body) >= 16, "16 bytes")
+            self.mark = struct.unpack_from("<QQ", body)
+
+    def cut_head(self, h):
+        """16: source table and run directory."""
+        n, size = h["count"], h["head"]
+        need(1 <= n <= 1024, "count 1 to 1024")
+        need(5 <= h["runs"] <= 1 << 24, "runs 5 to 2^24")
+        need(size == 8 + 48 * n + 4 * h["runs"] <= h["length"] - 64, "head of source table and directory, in the block")
+        head = self.read(h["at"] + 64, size)
+        need(self.check(h["at"] + 68, head[4:]) == u32(head), "check of the head")
+        parts = [SOURCE_ROWS.at(head, 8 + 48 * i) for i in range(n)]
+        need(all(p["rows"] for p in parts), "rows at least 1")
+        ends, before = struct.unpack_from("<%dI" % h["runs"], head, 8 + 48 * n), 0
+        for end in ends:
+            need(end == before or before + 4 <= end <= h["length"] - 64 - size, "run directory inside the block")
+            before = end
+        h["parts"], h["ends"] = parts, ends
+
+    def fit(self, h, schema):
+        """What a rows block refers to is there."""
+        h["schema"], h["folded"] = schema, h["flags"] & 1
+        h["fields"] = [(s, name, number) for s in schema["series"] for name, number in fields_of(s, h["folded"])]
+        need(h["runs"] == 5 + len(h["fields"]), "runs %d for its schema" % (5 + len(h["fields"])))
+        for part in h["parts"]:
+            need(part["source"] in self.sources, "a source that a block gave")
+        need(len({part["source"] for part in h["parts"]}) == h["count"], "each source once")
+
+    def run(self, h, i):
+        """16.2: a run, without its check."""
+        begin, end = h["ends"][i - 1] if i else 0, h["ends"][i]
+        at = h["at"] + 64 + h["head"] + begin
+        b = self.read(at, end - begin)
+        need(begin == end or self.check(at + 4, b[4:]) == u32(b), "check of run %d" % i)
+        return b[4:]
+
+    def columns(self, h, i, decode):
+        """A run's columns, source by source: None from the first one on that is corrupt."""
+        columns, pos = [], 0
+        try:
+            data = self.run(h, i)
+            for part in h["parts"]:
+                column, pos = decode(data, pos, part["rows"])
+                columns.append(column)
+        except (Skip, Corrupt) as e:
+            self.note(h["at"], "run %d, source %d: %s" % (i, len(columns), e))
+        return columns + [None] * (len(h["parts"]) - len(columns))
+
+    def numbers(self, h):
+        """16.2, run 1: dense where it is empty."""
+        if h["ends"][0] < h["ends"][1]:
+            return self.columns(h, 1, decode_integers)
+        dense = []
+        for k, part in enumerate(h["parts"]):
+            numbers = range(part["first_no"], part["last_no"] + 1)
+            if len(numbers) != part["rows"]:
+                self.note(h["at"], "source %d: want dense numbers" % k)
+                numbers = None
+            dense.append(numbers)
+        return dense
+
+    def members(self, h):
+        """16.2, run 4."""
+        try:
+            b = self.run(h, 4)
+            if not b:
+                return []
+            need(4 + 24 * u32(b) <= len(b), "members inside run 4")
+            return [struct.unpack_from("<16sII", b, 4 + 24 * i) for i in range(u32(b))]
+        except Skip as e:
+            self.note(h["at"], str(e))
+            return []
+
+    def read_index(self):
+        """14.4, 18: what a sealed extent holds."""
+        b = self.read(self.limit, 64)
+        need(self.checked(self.limit, b), "check of the trailer")
+        self.trailer = t = TRAILER.at(b)
+        at, n = t["index_offset"], t["index_length"]
+        need(at % 8 == 0 and 64 <= at and 64 + 136 <= n and at + n <= self.limit, "index_offset and index_length inside the extent")
+        h = self.block(at)
+        need(h and h["type"] == INDEX_B and h["length"] == n, "an index where the trailer says")
+        need(u32(self.read(at + 64, 4)) == 8, "8 sections")
+        self.section = []
+        for i in range(8):
+            offset, length, check, _ = struct.unpack("<IIII", self.read(at + 64 + 8 + 16 * i, 16))
+            need(136 <= offset and offset % 8 == 0 and offset + length <= n - 64, "section %d inside the index" % i)
+            data = self.read(at + 64 + offset, length)
+            need(self.check(at + 64 + offset, data) == check, "check of section %d" % i)
+            self.section.append((at + 64 + offset, data))
+        blocks, offsets, schemas = self.section[1][1], self.section[2][1], self.section[4][1]
+        need(len(blocks) == 32 * t["blocks"] and len(schemas) == 32 * t["schemas"] and len(offsets) == 8 * t["sources"] + 8, "sections as long as the trailer says")
+        self.entries = [BLOCK_ENTRY.at(blocks, i) for i in range(0, len(blocks), 32)]
+        self.schema_entries = [SCHEMA_ENTRY.at(schemas, i) for i in range(0, len(schemas), 32)]
+        need(all(e["schema"] < t["schemas"] for e in self.entries), "schema of a block in section 4")
+        self.posts = {}
+        sources_at, sources = self.section[3]
+        for ordinal in range(t["sources"]):
+            begin, check, end, _ = struct.unpack_from("<IIII", offsets, 8 * ordinal)
+            need(begin <= end <= len(sources), "source inside section 3")
+            data = sources[begin:end]
+            need(not data or self.check(sources_at + begin, data) == check, "check of source %d" % ordinal)
+            if data:
+                self.sources[ordinal], rest = cut_source(data)
+                k = u32(rest)
+                need(4 + 4 * k <= len(rest), "blocks of a source")
+                self.posts[ordinal] = struct.unpack_from("<%dI" % k, rest, 4)
+        if t["mark_generation"]:
+            self.mark = t["mark_generation"], t["mark_offset"]
+        for e in self.schema_entries:
+            if e["offset"]:
+                try:
+                    h = self.block(e["offset"])
+                    need(h and h["type"] == SCHEMA_B, "a schema where the index says")
+                    schema = cut_schema(self.body(h))
+                    need(schema["hash"] == e["hash"] and len(schema["series"]) == h["count"], "the schema that the index says")
+                    self.tier.archive.schemas[schema["hash"]] = schema
+                except Skip as reason:
+                    self.note(e["offset"], "schema: want %s" % reason)
+
+    def blocks_by_index(self):
+        """The rows blocks of a sealed extent, once the schemas of all extents are known."""
+        for e in self.entries:
+            try:
+                h = self.block(e["offset"])
+                need(h and h["type"] == ROWS_B and (h["length"], h["first"], h["count"]) == (e["length"], e["schema"], e["sources"]), "a rows block as the index says")
+                self.cut_head(h)
+                schema = self.tier.archive.schemas.get(self.schema_entries[e["schema"]]["hash"])
+                need(schema, "a schema that can be read")
+                self.fit(h, schema)
+                self.blocks.append(h)
+            except Skip as reason:
+                self.note(e["offset"], "rows block: want %s" % reason)
+        self.compare()
+
+    def compare(self):
+        """18: where the index contradicts the blocks, the blocks are right; it is said."""
+        other = Extent.__new__(Extent)
+        vars(other).update(vars(self), sources={}, schemas={}, blocks=[], mark=None, next_source=0, next_schema=0, note=lambda at, what: None)
+        other.limit = self.trailer["index_offset"]
+        other.scan()
+        ids, pairs, keys = [], {}, set()
+        for ordinal, s in sorted(other.sources.items()):
+            if self.sources.get(ordinal) != s:
+                self.note(self.limit, "index: source %d: contradicts its block" % ordinal)
+            ids.append((s["segment_id"], ordinal))
+            keys.add(s["segment_id"])
+            for name, value in s["labels"]:
+                pairs.setdefault((name, value), []).append(ordinal)
+                keys.add(name + b"\0" + value)
+        filled = len(other.sources) == len(self.sources)  # else a block is broken, and what it gave stands here alone
+        data = self.section[5][1]
+        if filled and [struct.unpack_from("<16sI", data, i) for i in range(0, len(data) - 19, 20)] != sorted(ids):
+            self.note(self.limit, "index: section 5 contradicts the sources")
+        if filled and self.pairs() != sorted(pairs.items()):
+            self.note(self.limit, "index: section 7 contradicts the sources")
+        if not all(self.may_have(key) for key in keys):
+            self.note(self.limit, "index: the filter contradicts the sources")
+        for h in other.blocks:
+            e = {"offset": h["at"], "length": h["length"], "schema": h["first"], "sources": h["count"], "t_min": h["t_min"], "t_max": h["t_max"]}
+            if e not in self.entries or any(self.entries.index(e) not in self.posts.get(p["source"], ()) for p in h["parts"]):
+                self.note(h["at"], "index: section 1 or 3 contradicts the block")
+        for ordinal, schema in other.schemas.items():
+            if ordinal >= len(self.schema_entries) or self.schema_entries[ordinal]["hash"] != schema["hash"]:
+                self.note(self.limit, "index: schema %d: contradicts its block" % ordinal)
+
+
+    def pairs(self):
+        """18, sections 6 and 7."""
+        offsets, data = words32(self.section[6][1]), self.section[7][1]
+        pairs = []
+        for begin, end in zip(offsets, offsets[1:]):
+            try:
+                x, y = struct.unpack_from("<HH", data, begin)
+                at, ordinals = begin + 4 + x + y, []
+                count, at = take_uvarint(data[:end], at)
+                for _ in range(min(count, ORDINALS)):
+                    ordinal, at = take_uvarint(data[:end], at)
+                    ordinals.append(ordinal + (ordinals[-1] if ordinals else 0))
+                pairs.append(((data[begin + 4:begin + 4 + x], data[begin + 4 + x:begin + 4 + x + y]), ordinals))
+            except (struct.error, Corrupt):
+                return None
+        return pairs
+
+    def may_have(self, key):
+        """18: the filter."""
+        data, h = self.section[0][1], 0xCBF29CE484222325
+        for byte in key:
+            h = (h ^ byte) * 0x100000001B3 & M64
+        bits = (((h + i * (h >> 32 | 1)) & M64) % (8 * len(data)) for i in range(7) if data)
+        return all(data[b // 8] >> b % 8 & 1 for b in bits)
+
+
+def words32(b):
+    return struct.unpack("<%dI" % (len(b) // 4), b[:len(b) // 4 * 4])
+
+
+class Tier:
+    """14: a tier's file."""
+
+    def __init__(self, archive, path):
+        self.archive, self.name, self.extents, self.mark = archive, os.path.basename(path), [], None
+        with open(path, "rb") as f:
+            self.image = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(f.fileno()).st_size else b""
+        self.finished = any(self.read(0, 4096 + 64))  # 14.1
+        if not self.finished:
+            return
+        b = self.read(0, 64)
+        want(len(b) == 64, self.name, "64 bytes", len(b))
+        header = TIER_HEADER.at(b)
+        self.step, self.archive_id, self.extent_size = header["step"], header["archive_id"], header["extent_size"]
+        check = zlib.crc32(b[:60])
+        want(header["magic"] == TIER_MAGIC, self.name, "magic %r" % TIER_MAGIC, header["magic"])
+        want(header["major"] == 1, self.name, "major 1", header["major"])
+        want(header["check"] == check, self.name, "check %#x" % check, hex(header["check"]))
+        want(header["incompat"] == 0, self.name, "no incompat features", hex(header["incompat"]))
+        want(self.extent_size % 4096 == 0 and 65536 <= self.extent_size <= 16777216, self.name,
+             "extent_size a multiple of 4096, 65536 to 16777216", self.extent_size)
+        want(10 ** 8 <= self.step <= 36 * 10 ** 11, self.name, "step 100000000 to 3600000000000", self.step)
+
+    def read(self, offset, n):
+        return self.image[offset:offset + n]
+
+    def check(self, generation, offset, b):
+        """14.2"""
+        return zlib.crc32(b, zlib.crc32(self.archive_id + struct.pack("<QQQ", self.step, generation, offset)))
+
+    def read_extents(self):
+        """14.3: by generation, oldest first. Of two of one generation the first counts."""
+        self.slots = min((len(self.image) - 4096) // self.extent_size, 65536) if len(self.image) > 4096 else 0
+        headers = {}
+        for slot in range(self.slots):
+            b = self.read(4096 + slot * self.extent_size, 64)
+            header = EXTENT_HEADER.at(b)
+            if header["generation"] and self.check(header["generation"], 0, b[:60]) == header["check"]:
+                headers.setdefault(header["generation"], (slot, header))
+        self.extents = [Extent(self, *headers[generation]) for generation in sorted(headers)]
+        for e in self.extents:
+            self.mark = e.mark or self.mark
+
+
+class Archive:
+    """A directory of tiers, or one of them."""
+
+    def __init__(self, path):
+        paths = [path]
+        if os.path.isdir(path):
+            paths = [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith(".tier")]
+        self.notes, self.schemas = [], {}  # what was passed over; schemas by hash
+        self.tiers = sorted((t for t in (Tier(self, p) for p in paths) if t.finished), key=lambda t: t.step)
+        want(self.tiers, path, "a tier", "none")
+        self.archive_id = self.tiers[0].archive_id
+        for before, t in zip(self.tiers, self.tiers[1:]):
+            want(t.archive_id == self.archive_id, t.name, "archive_id %s, as the others" % self.archive_id.hex(), t.archive_id.hex())
+            want(t.step > before.step, t.name, "one tier of a step", t.step)
+        for t in self.tiers:
+            t.read_extents()
+        for e in self.extents():
+            if e.sealed:
+                e.blocks_by_index()
+
+    def extents(self):
+        return [e for t in self.tiers for e in t.extents]
+
+    def sources(self):
+        """15.2: by key."""
+        found = {}
+        for e in self.extents():
+            for h in e.blocks:
+                for part in h["parts"]:
+                    source = e.sources[part["source"]]
+                    found.setdefault(source["key"], source)
+        return found
+
+    def rows(self):
+        """19.3: rows by (key, table, tier), each once, with their values by series; and starts by (key, table), by series."""
+        rows, last, starts = {}, {}, {}
+        for e in self.extents():
+            for h in e.blocks:
+                schema = h["schema"]
+                times = e.columns(h, 0, decode_integers)
+                numbers = e.numbers(h)
+                coverage = e.columns(h, 2, decode_integers) if h["folded"] else [()] * h["count"]
+                begun = e.columns(h, 3, lambda data, pos, n, k=len(schema["series"]): decode_integers(data, pos, k))
+                fields = [(s, name, number, e.columns(h, 5 + i, decode_field(s, number, name))) for i, (s, name, number) in enumerate(h["fields"])]
+                for k, part in enumerate(h["parts"]):
+                    source = e.sources[part["source"]]
+                    known = starts.setdefault((source["key"], schema["table"]), {})
+                    for s, start in zip(schema["series"], begun[k] or ()):
+                        known.setdefault(s["id"], source["birth_unix"] // 10 ** 6 + signed(start))
+                    if times[k] is None or numbers[k] is None or coverage[k] is None:
+                        continue
+                    where = source["key"], schema["table"], e.tier.step
+                    for i, number in enumerate(numbers[k]):
+                        before = last.get(where, 0)
+                        if (part["base_no"] if h["folded"] else number) <= before:
+                            continue
+                        values = {}
+                        for s, name, kind, columns in fields:
+                            if columns[k] is not None and columns[k][i] is not None:
+                                values.setdefault(s["id"], {}).setdefault(name, (s, kind, columns[k][i]))
+                        end = part["flags"] & (FINAL | ESTIMATED) if i == part["rows"] - 1 else 0
+                        rows.setdefault(where, []).append({"number": number, "t": signed(times[k][i]), "values": values, "flags": part["flags"] & COPIED | end,
+                                                           "coverage": coverage[k][i] if h["folded"] else None})
+                        if not h["folded"]:
+                            last[where] = number
+                    if h["folded"]:
+                        last[where] = max(part["base_no"], last.get(where, 0))
+        return rows, starts
+
+
+def key_text(key):
+    return "%s/%d/%d" % (key[0].hex(), key[1], key[2])
+
+
+def field_text(name, entry):
+    s, number, value = entry
+    if name != "histogram":
+        return "%s=%s" % (name, number_text(number, value))
+    total, counts = value
+    return value_text(s, [total] + counts)
+
+
+def dump_archive(a):
+    """The lines of vectors/README.md."""
+    yield "archive " + a.archive_id.hex()
+    schemas = {}
+    for t in a.tiers:
+        newest = t.extents[-1].generation if t.extents else 0
+        yield "tier %d extent_size=%d extents=%d used=%d generation=%d" % (t.step, t.extent_size, t.slots, len(t.extents), newest)
+        if t.mark:
+            yield "mark %d generation=%d offset=%d" % (t.step, *t.mark)
+        for e in t.extents:
+            for h in e.blocks:
+                schemas[h["schema"]["hash"]] = h["schema"]
+                yield "block %d %d %d length=%d schema=%s step=%d folded=%d t_min=%d t_max=%d" % (
+                    t.step, e.generation, h["at"], h["length"], h["schema"]["hash"].hex(), h["step"], h["folded"], h["t_min"], h["t_max"])
+                for p in h["parts"]:
+                    yield ("part %s first={first_no} last={last_no} base={base_no} t={t_last} rows={rows} copied=%d ended=%d" % (
+                        key_text(e.sources[p["source"]]["key"]), p["flags"] & COPIED > 0, p["flags"] & (FINAL | ESTIMATED) > 0)).format(**p)
+                yield from ("member " + key_text(m) for m in e.members(h))
+    for _, schema in sorted(schemas.items()):
+        yield "schema %s table=%d %s" % (schema["hash"].hex(), schema["table"], text(schema["name"].split(b"\0")[0]))
+        for i, s in enumerate(schema["series"]):
+            yield "series %s %d %s unit=%s help=%s flags=%d" % (schema["hash"].hex(), i, s["id"], text(s["unit"]), text(s["help"]), s["flags"] & 1)
+    rows, starts = a.rows()
+    for key, source in sorted(a.sources().items()):
+        yield "source %s group=%s boot=%s birth=%d inode=%d uid=%d ephemeral=%d" % (
+            key_text(key), source["group_id"].hex(), source["boot_id"].hex(), source["birth_unix"], source["inode"], source["uid"], source["flags"] & 1)
+        yield from ("label " + pairs_text([p]) for p in source["labels"])
+        yield from ("attribute " + pairs_text([p]) for p in source["attributes"])
+        for _, table in sorted(k for k in starts if k[0] == key):
+            yield from ("start %d %s %d" % (table, series, start) for series, start in sorted(starts[key, table].items()))
+        for where in sorted(k for k in rows if k[0] == key):
+            least = [r["t"] for r in rows[where]] + [1 << 63]
+            for i in reversed(range(len(least) - 1)):
+                least[i] = min(least[i], least[i + 1])
+            for i, r in enumerate(rows[where]):
+                words = [] if r["coverage"] is None else ["coverage=%d" % r["coverage"]]
+                words += [word for bit, word in ((FINAL, "final"), (ESTIMATED, "estimated"), (COPIED, "copied")) if r["flags"] & bit]
+                words += ["hidden"] if r["t"] >= least[i + 1] else []  # 19.3
+                yield " ".join(["row %d %d %d t=%d" % (where[1], where[2], r["number"], r["t"])] + words)
+                for series, fields in sorted(r["values"].items()):
+                    names = [name for name, _ in fields_of(next(iter(fields.values()))[0], r["coverage"] is not None)]
+                    yield "value %s %s" % (series, " ".join(field_text(name, fields[name]) for name in names if name in fields))
+
+
 def admit(directory, name):
     """2: an open descriptor of a file that may be a segment."""
     owner = os.stat(directory).st_uid
@@ -656,15 +1262,23 @@ def main(argv):
     if len(argv) != 2 or argv[1].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 2
-    fd = os.open(argv[1], os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for line in dump(Segment(fd)):
-            print(line)
+        if os.path.isdir(argv[1]) or argv[1].endswith(".tier"):
+            archive = Archive(argv[1])
+            for line in dump_archive(archive):
+                print(line)
+            for note in archive.notes:
+                print("reference: skip: %s" % note, file=sys.stderr)
+            return 0
+        fd = os.open(argv[1], os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for line in dump(Segment(fd)):
+                print(line)
+        finally:
+            os.close(fd)
     except Refuse as e:
         print("reference: refuse: %s" % e, file=sys.stderr)
         return 1
-    finally:
-        os.close(fd)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-// Package canon says what a segment's image means, in the canonical text of
+// Package canon says what a segment's image, and an archive, means, in the canonical text of
 // spec/vectors/README.md, so that readers in different languages can be held
-// against one another line by line. It is for tests and the vectors; it knows
-// nothing but package layout.
+// against one another line by line. It is for tests and the vectors. Of segments it knows
+// nothing but package layout; archives it sees as package archive shows them.
 package canon
 
 import (
