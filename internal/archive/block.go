@@ -87,8 +87,12 @@ func (b *rowsBlock) step() time.Duration { return time.Duration(b.h.Step) }
 
 func (b *rowsBlock) folded() bool { return b.h.Flags&flagFolded != 0 }
 
-// readHead reads the head of a rows block that an index names. fields, if it is not 0, is how many runs its schema's series have at most.
-func (e *extent) readHead(ref blockRef, fields int) (*rowsBlock, error) {
+// readHead reads the head of a rows block that an index names. schema, if it is known, says how long that is.
+func (e *extent) readHead(ref blockRef, schema *Schema) (*rowsBlock, error) {
+	fields := 0
+	if schema != nil {
+		fields = schema.fields(true)
+	}
 	if ref.length < BlockHeaderSize || uint64(ref.offset)+uint64(ref.length) > uint64(e.limit()) || ref.sources > maxSources {
 		return nil, e.bad(ref.offset, "place in the index", fmt.Sprintf("at most %d, at most %d sources", e.limit(), maxSources), fmt.Sprintf("%d + %d, %d", ref.offset, ref.length, ref.sources))
 	}
@@ -113,8 +117,11 @@ func (e *extent) readHead(ref blockRef, fields int) (*rowsBlock, error) {
 	return &rowsBlock{e: e, ref: ref, h: h, sources: head.sources, ends: head.ends}, nil
 }
 
-// source finds a source in the block.
-func (b *rowsBlock) source(ordinal uint32) (int, error) {
+// source finds a source in the block, where it was in another one first: cohorts stay together.
+func (b *rowsBlock) source(ordinal uint32, hint int) (int, error) {
+	if hint < len(b.sources) && b.sources[hint].Source == ordinal {
+		return hint, nil
+	}
 	for k := range b.sources {
 		if b.sources[k].Source == ordinal {
 			return k, nil
@@ -421,9 +428,9 @@ type blockKey struct {
 }
 
 // block is a rows block's head. A nil session keeps nothing.
-func (s *session) block(e *extent, ref blockRef, fields int) (*rowsBlock, error) {
+func (s *session) block(e *extent, ref blockRef, schema *Schema) (*rowsBlock, error) {
 	if s == nil {
-		return e.readHead(ref, fields)
+		return e.readHead(ref, schema)
 	}
 	k := blockKey{e, ref.offset}
 	s.mu.Lock()
@@ -432,7 +439,7 @@ func (s *session) block(e *extent, ref blockRef, fields int) (*rowsBlock, error)
 	if b != nil {
 		return b, nil
 	}
-	b, err := e.readHead(ref, fields)
+	b, err := e.readHead(ref, schema)
 	if err != nil {
 		return nil, err
 	}

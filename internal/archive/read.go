@@ -52,12 +52,14 @@ type rowsReader struct {
 	d        *decoder
 	c        Chunk
 
+	at     int    // of the source in the last block
 	last   uint64 // number, or base, up to which rows were read
 	newest int64  // time of the last one
 	hidden place  // up to which rows are hidden by one before from
 
 	plan    []fieldPlan // of the columns in schema
 	schema  *Schema
+	ends    [2]int // how many runs its blocks have, not folded and folded
 	cells   [][]uint64
 	present [][]bool
 	rows    []int
@@ -122,16 +124,13 @@ func (r *rowsReader) read(yield func(*Chunk, error) bool) {
 
 // open reads what of a block says which rows of the source it has.
 func (r *rowsReader) open(s *span, ref *blockRef) (b *rowsBlock, k int, err error) {
-	fields := 0
-	if schema := s.v.loaded[ref.schema]; schema != nil {
-		fields = schema.fields(true)
-	}
-	if b, err = r.p.session.block(s.v.e, *ref, fields); err != nil {
+	if b, err = r.p.session.block(s.v.e, *ref, s.v.loaded[ref.schema]); err != nil {
 		return nil, 0, err
 	}
-	if k, err = b.source(s.ordinal); err != nil {
+	if k, err = b.source(s.ordinal, r.at); err != nil {
 		return nil, 0, err
 	}
+	r.at = k
 	return b, k, nil
 }
 
@@ -266,11 +265,16 @@ func (r *rowsReader) prepare(v *view, ref *blockRef, b *rowsBlock) error {
 			return err
 		}
 	}
-	if n := runFields + schema.fields(b.folded()); len(b.ends) != n {
-		return b.e.bad(ref.offset, "runs", n, len(b.ends))
-	}
 	if schema != r.schema {
 		r.schema, r.plan = schema, planColumns(schema, r.columns)
+		r.ends = [2]int{runFields + schema.fields(false), runFields + schema.fields(true)}
+	}
+	want := r.ends[0]
+	if b.folded() {
+		want = r.ends[1]
+	}
+	if len(b.ends) != want {
+		return b.e.bad(ref.offset, "runs", want, len(b.ends))
 	}
 	lo, hi := math.MaxInt, 0
 	gaps := false
@@ -504,7 +508,7 @@ func (a *Archive) blocks(e *extent, ix index, from uint32, yield func(*BlockInfo
 		schema, err := a.schema(e, schemas[ref.schema])
 		var b *rowsBlock
 		if err == nil {
-			b, err = e.readHead(ref, schema.fields(true))
+			b, err = e.readHead(ref, schema)
 		}
 		var info *BlockInfo
 		if err == nil {

@@ -28,6 +28,7 @@ func (e *extent) scan(following bool) error {
 		return buf[off-at:][:n], nil
 	}
 	broken := uint64(0) // since the last valid one
+	gap := false        // there were bytes that are no block
 	for off := e.end.Load(); off+BlockHeaderSize <= e.limit(); {
 		b, err := bytes(off, BlockHeaderSize)
 		if err != nil {
@@ -38,8 +39,13 @@ func (e *extent) scan(following bool) error {
 			if following {
 				return nil
 			}
+			gap = true
 			off += align
 			continue
+		}
+		if gap { // what lies behind the last block is no fault
+			gap = false
+			broken++
 		}
 		body, err := bytes(off+BlockHeaderSize, h.Length-BlockHeaderSize)
 		if err != nil {

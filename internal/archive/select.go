@@ -343,11 +343,11 @@ func (q *selecting) table(v *view, ordinal uint32, record []byte, of []uint32, t
 // block takes in a block, and tells whether it has rows of the source in the time that is asked for.
 func (q *selecting) block(v *view, ref *blockRef, ordinal uint32, record []byte, table int, f *finding) (_ *finding, in bool, err error) {
 	schema := v.loaded[ref.schema]
-	b, err := q.session.block(v.e, *ref, schema.fields(true))
+	b, err := q.session.block(v.e, *ref, schema)
 	if err != nil {
 		return f, false, err
 	}
-	k, err := b.source(ordinal)
+	k, err := b.source(ordinal, 0)
 	if err != nil {
 		return f, false, err
 	}
