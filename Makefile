@@ -65,7 +65,7 @@ bench: build ## measure next to peers and write bench/RESULTS.md (minutes)
 .PHONY: fuzz
 FUZZTIME ?= 30s
 fuzz: ## fuzz what a hostile segment or a broken archive can say, FUZZTIME (30s) each target
-	@for p in ./fuzz ./internal/archive/column; do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	@for p in ./fuzz ./internal/archive ./internal/archive/column; do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 		echo "fuzzing $$f for $(FUZZTIME)"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$p || exit 1; done; done
 
 .PHONY: peers

@@ -213,7 +213,6 @@ type decoder struct {
 	times   []int64
 	numbers []uint64
 	cover   []uint64
-	present []bool
 	counts  []uint64
 }
 

@@ -211,6 +211,22 @@ func BenchmarkRead(b *testing.B) {
 	count := &readCounter{File: a.tiers[0].file}
 	a.tiers[0].file = count
 	want := base.Schema.Series[7]
+	b.Run("find", func(b *testing.B) { // all of them, as after a restart
+		count.reads, count.bytes = 0, 0
+		used := cpuTime(b)
+		for range b.N {
+			a.reading = reading{}
+			for i := range sources {
+				segment := base.Sources[0].Source.Segment
+				le.PutUint64(segment[:], uint64(i))
+				if found, err := a.Find(segment); err != nil || len(found) != 1 || found[0].Tables[0].Tiers[0].Last != hours*60*rows {
+					b.Fatal(found, err)
+				}
+			}
+		}
+		b.ReportMetric(float64((cpuTime(b)-used).Microseconds())/float64(b.N)/1000, "cpu-ms")
+		b.ReportMetric(float64(count.reads)/float64(b.N), "preads")
+	})
 	for _, mode := range []string{"warm", "disk"} {
 		b.Run(mode, func(b *testing.B) {
 			count.reads, count.bytes = 0, 0
