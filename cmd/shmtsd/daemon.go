@@ -33,6 +33,10 @@ const lastExport = 5 * time.Second
 // read with pread, which costs a poll of 1,000 segments half a millisecond.
 const mapBytes = 4 << 20
 
+// freeEvery is how often memory is given back while an archive is written: what flushes and folds leave behind is so little that
+// collections are minutes apart, and costs a few milliseconds then.
+const freeEvery = time.Minute
+
 // daemon is the organs, put together.
 type daemon struct {
 	log      *slog.Logger
@@ -45,6 +49,7 @@ type daemon struct {
 	http     *http.Server
 	ready    atomic.Pointer[error] // nil: not polled yet
 	burst    burst
+	freed    time.Time // when memory was given back last
 }
 
 func newDaemon(c *config.Config, log *slog.Logger) (*daemon, error) {
@@ -176,8 +181,9 @@ func (d *daemon) polled(took time.Duration, err error) {
 		d.history.archiver.Kick()
 	}
 	d.metrics.polled(took, d.register, d.exporter, d.history)
-	if d.burst.over(d.register.Stats().Found) {
+	if d.burst.over(d.register.Stats().Found) || d.history != nil && time.Since(d.freed) >= freeEvery {
 		debug.FreeOSMemory()
+		d.freed = time.Now()
 	}
 }
 
