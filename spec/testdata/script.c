@@ -1,5 +1,6 @@
 /* script: does with shmts.h what the lines on stdin say, one action a line, at the times that they say. ../writers_test.go does the
- * same with the Go writer. Argument: the store. It prints the segment's path and leaves the segment as if killed, or closed.
+ * same with the Go writer. Arguments: the store, and perhaps the tiers of a table that is to be the only one, as step in ns and rows, one after
+ * the other. It prints the segment's path and leaves the segment as if killed, or closed.
  *
  *     s KIND NAME UNIT HELP LABELS LOW HIGH SCALE   register; "-" for none; LABELS k=v,k=v
  *     a SERIES VALUE                                add, set or record
@@ -45,7 +46,7 @@ static const char *const *labels_of(char *s) {
 
 int main(int argc, char **argv) {
 	static const uint8_t id[16] = {0x20, 0x31, 0x42, 0x53, 0x64, 0x75, 0x86, 0x97, 0xa8, 0xb9, 0xca, 0xdb, 0xec, 0xfd, 0x0e, 0x1f};
-	static const shmts_table tables[] = {
+	static shmts_table tables[] = {
 		{.name = "scalars", .scalars = 8, .stats = 2, .rings = {{1000000000u, 8}, {2000000000u, 4}}},
 		{.name = "histograms", .histograms = 2, .buckets = 24, .rings = {{2000000000u, 4}}},
 	};
@@ -54,8 +55,16 @@ int main(int argc, char **argv) {
 	struct { char kind[16]; void *handle; } series[64];
 	size_t count = 0;
 	char line[4096];
-	if (argc != 2) { fprintf(stderr, "script: want the store as the only argument\n"); return 2; }
+	if (argc < 2 || argc % 2 != 0 || argc > 2 + 2 * SHMTS_MAX_TIERS) { fprintf(stderr, "script: want the store, and perhaps tiers\n"); return 2; }
 	o.dir = argv[1];
+	if (argc > 2) {
+		o.table_count = 1;
+		memset(tables[0].rings, 0, sizeof tables[0].rings);
+		for (int i = 2; i < argc; i += 2) {
+			tables[0].rings[i / 2 - 1].step_ns = strtoull(argv[i], NULL, 10);
+			tables[0].rings[i / 2 - 1].rows = (uint32_t)strtoul(argv[i + 1], NULL, 10);
+		}
+	}
 	shmts_segment *seg = shmts_open(&o);
 	if (shmts_error(seg) != NULL) { fprintf(stderr, "script: %s\n", shmts_error(seg)); return 1; }
 	shmts_info info;
