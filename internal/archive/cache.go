@@ -12,8 +12,9 @@ import (
 // in use only where an index is broken.
 const (
 	keepSchemas  = 1 << 20
-	keepUnions   = 3 << 19
+	keepUnions   = 1 << 20
 	keepSections = 1 << 19
+	keepHeads    = 1 << 19
 	keepScanned  = 2 << 20
 )
 
@@ -23,7 +24,8 @@ type reading struct {
 	schemas   cache[[16]byte, *Schema]
 	unions    cache[string, *union]
 	sections  cache[sectionKey, []byte]
-	scanned   cache[extentKey, *extent] // sealed ones whose index is broken, read as if they had none
+	heads     cache[blockKey, *rowsBlock] // that Find read: it is called for one source of a cohort after the other
+	scanned   cache[extentKey, *extent]   // sealed ones whose index is broken, read as if they had none
 }
 
 // extentKey names a use of an extent for as long as the archive lives.

@@ -340,10 +340,27 @@ func (q *selecting) table(v *view, ordinal uint32, record []byte, of []uint32, t
 	return f, failure
 }
 
+// head is a rows block's: Find keeps some, Select all of the session's.
+func (q *selecting) head(e *extent, ref *blockRef, schema *Schema) (*rowsBlock, error) {
+	if q.session != nil {
+		return q.session.block(e, *ref, schema)
+	}
+	k := blockKey{e, ref.offset}
+	if b, ok := q.a.reading.heads.get(k); ok {
+		return b, nil
+	}
+	b, err := e.readHead(*ref, schema)
+	if err != nil {
+		return nil, err
+	}
+	_, runs := b.bounds(runStarts) // are kept with it
+	return q.a.reading.heads.put(k, b, 200+len(b.sources)*(SourceRowsSize+4)+4*len(b.ends)+int(runs), keepHeads), nil
+}
+
 // block takes in a block, and tells whether it has rows of the source in the time that is asked for.
 func (q *selecting) block(v *view, ref *blockRef, ordinal uint32, record []byte, table int, f *finding) (_ *finding, in bool, err error) {
 	schema := v.loaded[ref.schema]
-	b, err := q.session.block(v.e, *ref, schema)
+	b, err := q.head(v.e, ref, schema)
 	if err != nil {
 		return f, false, err
 	}
