@@ -19,6 +19,7 @@ func (s *Sweeper) Missing(m Missing) {
 	if s.Writer.Err() != nil || m.Table >= len(tables) || m.From > m.To {
 		return
 	}
+	defer s.tell()
 	tiers := tables[m.Table].Tiers
 	first, _ := home(s.steps, tiers[0].Step)
 	var all []*copies

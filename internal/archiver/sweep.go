@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/shmts/shmts/internal/archive"
@@ -32,7 +33,7 @@ type SweepOptions struct {
 // it. The mark there is a place before which nothing is left to fold, so that after a restart only what lies behind it is
 // looked at again. Whenever this process is killed, nothing is folded twice, and nothing is left out.
 //
-// All of it belongs to the goroutine that appends.
+// All of it but Stats belongs to the goroutine that appends.
 type Sweeper struct {
 	archive.Writer
 	o       SweepOptions
@@ -43,6 +44,7 @@ type Sweeper struct {
 	schemas schemaCache
 	reused  func(tier int, generation uint64)
 	stats   SweepStats
+	told    atomic.Pointer[SweepStats]
 }
 
 // SweepStats are what a Sweeper counted.
@@ -129,17 +131,26 @@ func (s *Sweeper) Mend() error {
 // OnReuse implements archive.Writer: f is called once what has to be folded is.
 func (s *Sweeper) OnReuse(f func(tier int, generation uint64)) { s.reused = f }
 
-// Stats answers what was counted so far.
+// Stats answers what was counted as of the last Sweep. It is safe from any goroutine.
 func (s *Sweeper) Stats() SweepStats {
+	if st := s.told.Load(); st != nil {
+		return *st
+	}
+	return SweepStats{}
+}
+
+// tell makes what was counted known.
+func (s *Sweeper) tell() {
 	st := s.stats
 	for _, l := range s.levels {
 		st.Pending += len(l.pending)
 	}
-	return st
+	s.told.Store(&st)
 }
 
 // Sweep folds what is due. It does a bounded piece of work, and is to be called each second or so.
 func (s *Sweeper) Sweep(now time.Time) {
+	defer s.tell()
 	for _, l := range s.levels { // finest first: what comes of one may be due in the next
 		if s.Writer.Err() != nil {
 			return
@@ -173,6 +184,9 @@ type level struct {
 	markedAt int64
 	members  map[tableKey]bool // of ephemeral sources, among pending ones that were found by looking: see isMember
 
+	last    *archive.Incarnation // folded before, of the same cohort probably
+	shared  int                  // sources since they began to be read together
+	cohort  [16]byte
 	folder  fold.Folder
 	batch   sweepBatch
 	intakes map[intakeKey]*intake
@@ -341,6 +355,7 @@ func (l *level) sweep(now int64) {
 			return
 		}
 	}
+	l.last = nil
 	if !l.flush() {
 		return
 	}
@@ -371,6 +386,7 @@ func (l *level) order() {
 
 // reuse folds what lies in extents up to a generation, which will soon be gone.
 func (l *level) reuse(generation uint64) {
+	defer func() { l.last = nil }()
 	for again := true; again; {
 		again = !l.loaded && l.scan.Generation <= generation
 		if again {
@@ -457,6 +473,13 @@ func (l *level) fold(p *pending, end, gone bool) bool {
 // read folds the rows of a source that lie behind its position. Series are the places in the incarnation's of those that the rows have. The
 // rows are the folder's.
 func (l *level) read(p *pending, inc *archive.Incarnation, tier int, end bool) (rows archive.Rows, places []int, err error) {
+	if l.last != nil && l.cohort == p.hint && l.shared < cohortTables {
+		archive.Together(l.last, inc)
+	} else {
+		l.shared, l.cohort = 0, p.hint
+	}
+	l.last = inc
+	l.shared++
 	series := l.s.schemas.of(inc, p.key.table)
 	folded := inc.Tables[p.key.table].Tiers[tier].Folded
 	l.folder.Reset(series.list, l.step, folded, p.base)

@@ -379,6 +379,19 @@ func TestEphemeral(t *testing.T) {
 	for seed := range uint64(8) {
 		w := newSwept(t, seed, SweepOptions{Ephemeral: true})
 		calm := seed%4 == 0 // nobody is killed
+		if seed%4 == 1 {    // and on a disk
+			o := archive.Options{Dir: t.TempDir()}
+			for _, step := range sweepSteps {
+				o.Tiers = append(o.Tiers, archive.TierOptions{Step: step, Budget: 4 << 20})
+			}
+			a, err := archive.Open(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Close()
+			w.mem = a
+			w.restart()
+		}
 		want := uint64(0)
 		for n := range 40 {
 			for range 1 + w.rng.IntN(20) {
@@ -608,6 +621,62 @@ func TestSweepStopped(t *testing.T) {
 	for tier := 1; tier <= 2; tier++ {
 		if got, m := w.totals(tier); got != total || m > n+4 {
 			t.Errorf("tier %d: want %d, got %d of %d sources", tier, total, got, m)
+		}
+	}
+}
+
+// The same on a disk: the finest tier goes round again and again while everything is folded out of it, through kills, restarts and files that
+// are closed and opened.
+func TestSweepOnDisk(t *testing.T) {
+	for seed := range uint64(3) {
+		w := newSwept(t, seed, SweepOptions{})
+		dir := t.TempDir()
+		reopen := func() {
+			t.Helper()
+			if a, ok := w.mem.(*archive.Archive); ok {
+				if err := a.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a, err := archive.Open(archive.Options{Dir: dir, ExtentSize: 64 << 10, Tiers: []archive.TierOptions{
+				{Step: sweepSteps[0], Budget: 4096 + 3*64<<10}, {Step: sweepSteps[1], Budget: 4 << 20}, {Step: sweepSteps[2], Budget: 4 << 20}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.mem = a
+			w.restart()
+		}
+		reopen()
+		defer func() { w.mem.Close() }()
+		evicted := uint64(0)
+		for range 12 {
+			w.drive(300, "j")
+			evicted += w.mem.Tiers()[0].Evicted
+			reopen()
+		}
+		w.end()
+		if evicted += w.mem.Tiers()[0].Evicted; evicted < 3 {
+			t.Errorf("seed %d: want extents reused, got %d", seed, evicted)
+		}
+		whole := 0
+		for i, s := range w.sources {
+			for tier := 1; tier <= 2; tier++ {
+				covered, last := uint64(0), foldedRow{}
+				rows := w.read(s.Key, tier)
+				for _, r := range rows {
+					covered += r.coverage
+					last = r
+				}
+				if n := uint64(len(s.all)); covered != n || last.value != s.all[n-1].value || !last.end {
+					t.Fatalf("seed %d, source %d, tier %d: want %d rows covered up to %d, got %d up to %+v", seed, i, tier, n, s.all[n-1].value, covered, last)
+				}
+				if slices.Equal(w.want(s, tier), rows) {
+					whole++
+				}
+			}
+		}
+		if whole < len(w.sources) { // of two tiers
+			t.Errorf("seed %d: want windows cut by eviction now and then, got %d of %d sources and tiers without", seed, whole, 2*len(w.sources))
 		}
 	}
 }
