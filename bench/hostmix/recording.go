@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"os"
 )
 
 // A recording is gzip of: uvarint rows; then for each series uvarint length of its name, name, u8 flags (1 float, 2 some absent), where some are
@@ -96,4 +97,18 @@ func Read(r io.Reader) ([]*Series, error) {
 		}
 		series = append(series, s)
 	}
+}
+
+// Load reads a file that Write wrote.
+func Load(path string) ([]*Series, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	series, err := Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return series, nil
 }
