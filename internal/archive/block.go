@@ -195,9 +195,8 @@ func (b *rowsBlock) column(i, k int, skip func(src []byte, rows int) (rest []byt
 	for len(r.at) <= k {
 		at := len(r.at) - 1
 		rest, err := skip(r.data[r.at[at]:], int(b.sources[at].Rows))
-		if err != nil {
-			r.err = b.e.bad(b.ref.offset, fmt.Sprintf("run %d, source %d", i, at), "a column", err)
-			return nil, r.err
+		if err != nil { // what lies before it is good
+			return nil, b.corrupt(i, at, err)
 		}
 		r.at = append(r.at, uint32(len(r.data)-len(rest)))
 	}
@@ -227,7 +226,7 @@ func (d *decoder) integers(b *rowsBlock, i, k int) ([]uint64, error) {
 		return nil, err
 	}
 	vals, present, _, err := d.col.Decode(src, int(b.sources[k].Rows), false)
-	if err == nil && present != nil {
+	if err == nil && there(present, len(vals)) < len(vals) {
 		err = errors.New("absent values")
 	}
 	if err != nil {
@@ -299,7 +298,7 @@ func (d *decoder) starts(b *rowsBlock, k, series int, birth int64) ([]int64, err
 		return nil, err
 	}
 	vals, present, _, err := d.col.Decode(src, series, false)
-	if err == nil && present != nil {
+	if err == nil && there(present, len(vals)) < len(vals) {
 		err = errors.New("absent values")
 	}
 	if err != nil {

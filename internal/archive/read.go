@@ -514,6 +514,10 @@ func (a *Archive) blocks(e *extent, ix index, from uint32, yield func(*BlockInfo
 		if err == nil {
 			info = &BlockInfo{Mark: Mark{e.generation, uint64(ref.offset)}, Length: int(ref.length), Schema: schema, Step: b.step(), Folded: b.folded(), From: b.h.TMin, To: b.h.TMax}
 			info.Members, err = b.members()
+			var d *damage
+			if errors.As(err, &d) { // that run alone
+				err = e.failed(err)
+			}
 		}
 		if err != nil {
 			if err = e.failed(err); err != nil && !yield(nil, err) {

@@ -333,11 +333,17 @@ func (q *selecting) table(v *view, ordinal uint32, record []byte, of []uint32, t
 	}
 	// A schema that is in neither gives its series, and when they began.
 	for i := range of {
-		if f != nil && !seen[i] && !slices.Contains(f.schemas, v.loaded[v.refs[of[i]].schema]) {
+		if f != nil && !seen[i] && f.lacks(v.loaded[v.refs[of[i]].schema]) {
 			look(i)
 		}
 	}
 	return f, failure
+}
+
+// lacks tells whether it is not known when a schema's series began: where their run is broken, another block says it.
+func (f *finding) lacks(s *Schema) bool {
+	i := slices.Index(f.schemas, s)
+	return i < 0 || f.starts[i] == nil
 }
 
 // head is a rows block's: Find keeps some, Select all of the session's.
@@ -389,13 +395,17 @@ func (q *selecting) block(v *view, ref *blockRef, ordinal uint32, record []byte,
 		q.found[src.Key] = f
 		q.all = append(q.all, f)
 	}
-	if !slices.Contains(f.schemas, schema) {
+	if f.lacks(schema) {
 		starts, err := q.d.starts(b, k, len(schema.Series), f.inc.Birth)
 		if err = v.e.failed(err); err != nil {
 			return f, false, err
 		}
-		f.schemas = append(f.schemas, schema)
-		f.starts = append(f.starts, starts)
+		if i := slices.Index(f.schemas, schema); i >= 0 {
+			f.starts[i] = starts
+		} else {
+			f.schemas = append(f.schemas, schema)
+			f.starts = append(f.starts, starts)
+		}
 	}
 	s := &b.sources[k]
 	for len(f.inc.Tables) <= table {
