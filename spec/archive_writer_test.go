@@ -377,3 +377,11 @@ func TestFlippedArchivesAgree(t *testing.T) {
 		t.Errorf("want at least %d flips that leave less, got %d", flips/10, fewer)
 	}
 }
+
+func mkdir(t *testing.T, dir string) string {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}

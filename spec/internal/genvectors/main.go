@@ -20,19 +20,26 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, pattern := range []string{"*.shmts", "*.txt", "index.json"} { // those that are no vectors any more
+	for _, pattern := range []string{"*.shmts", "*.txt", "index.json", "archive/*"} { // those that are no vectors any more
 		old, err := filepath.Glob(filepath.Join(*dir, pattern))
 		if err != nil {
 			log.Fatal(err)
 		}
 		for _, f := range old {
-			if files[filepath.Base(f)] != nil {
+			name, err := filepath.Rel(*dir, f)
+			if err != nil {
+				log.Fatal(err)
+			}
+			if files[name] != nil {
 				continue
 			}
 			if err := os.Remove(f); err != nil {
 				log.Fatal(err)
 			}
 		}
+	}
+	if err := os.MkdirAll(filepath.Join(*dir, "archive"), 0o755); err != nil {
+		log.Fatal(err)
 	}
 	for name, b := range files {
 		if err := os.WriteFile(filepath.Join(*dir, name), b, 0o644); err != nil {

@@ -1,14 +1,17 @@
 // Package vectors builds the images of spec/vectors, good and broken, on
 // package layout with fixed ids and clocks: every build gives the same bytes. Those
-// that the C and the Go writer wrote are taken as they lie there.
+// that the C and the Go writer wrote are taken as they lie there. Those of archives are built
+// byte by byte, with nothing of package archive.
 package vectors
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/shmts/shmts/internal/canon"
@@ -68,6 +71,61 @@ func All(dir string) ([]Vector, error) {
 	return all, nil
 }
 
+// Archives are the vectors of part two, in the order of their index.
+func Archives() []Vector {
+	all := append(goodArchives(), brokenArchives()...)
+	for i := range all {
+		v := &all[i]
+		v.File = v.ID + ".image"
+		if v.Verdict != Refuse {
+			v.Text = v.ID + ".txt"
+		}
+	}
+	return all
+}
+
+// WriteArchive makes an archive's files in a directory, of the text of its image.
+func WriteArchive(dir string, image []byte) error {
+	var f *os.File
+	done := func() error {
+		if f == nil {
+			return nil
+		}
+		return f.Close()
+	}
+	for line := range strings.Lines(string(image)) {
+		word := strings.Fields(line)
+		if word[0] == "file" {
+			size, err := strconv.ParseInt(word[2], 10, 64)
+			if err != nil {
+				return err
+			}
+			if err := done(); err != nil {
+				return err
+			}
+			if f, err = os.Create(filepath.Join(dir, word[1])); err != nil {
+				return err
+			}
+			if err := f.Truncate(size); err != nil {
+				return err
+			}
+			continue
+		}
+		at, err := strconv.ParseInt(word[0], 10, 64)
+		if err != nil {
+			return err
+		}
+		b, err := hex.DecodeString(word[1])
+		if err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(b, at); err != nil {
+			return err
+		}
+	}
+	return done()
+}
+
 // Files are what is to lie in spec/vectors, README.md apart, by name.
 func Files(dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
@@ -92,15 +150,59 @@ func Files(dir string) (map[string][]byte, error) {
 			files[v.Text] = text.Bytes()
 		}
 	}
+	if files["index.json"], err = encode(all); err != nil {
+		return nil, err
+	}
+	return files, archives(files)
+}
+
+// archives adds those of directory archive.
+func archives(files map[string][]byte) error {
+	all := Archives()
+	for _, v := range all {
+		image := "archive/" + v.File
+		if files[image] != nil {
+			return fmt.Errorf("two archives are called %s", v.ID)
+		}
+		files[image] = v.Image
+		text, err := archiveText(v.Image)
+		switch {
+		case v.Verdict == Refuse && err == nil:
+			return fmt.Errorf("%s: want it refused (%s), got a text", v.ID, v.Rule)
+		case v.Verdict == Refuse && !strings.Contains(err.Error(), v.Rule):
+			return fmt.Errorf("%s: want it refused for %q, got %w", v.ID, v.Rule, err)
+		case v.Verdict != Refuse && err != nil:
+			return fmt.Errorf("%s: want it %s, got %w", v.ID, v.Verdict, err)
+		case err == nil:
+			files["archive/"+v.Text] = text
+		}
+	}
+	var err error
+	files["archive/index.json"], err = encode(all)
+	return err
+}
+
+func archiveText(image []byte) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "vectors")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := WriteArchive(dir, image); err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	err = canon.Archive(&text, dir)
+	return text.Bytes(), err
+}
+
+func encode(all []Vector) ([]byte, error) {
 	var index bytes.Buffer
 	e := json.NewEncoder(&index)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	if err := e.Encode(all); err != nil {
-		return nil, err
-	}
-	files["index.json"] = index.Bytes()
-	return files, nil
+	err := e.Encode(all)
+	return index.Bytes(), err
 }
 
 // image is a segment's bytes, in memory of their own.
