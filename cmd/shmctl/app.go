@@ -24,6 +24,7 @@ const (
 // A verb is one command and what its reference says beyond the flags.
 type verb struct {
 	*cli.Command
+	under    string   // the word before its name: archive
 	examples []string // command lines, each with a comment behind " # "
 	json     any      // a value of the type that --json prints; nil if the verb has no --json
 	lines    bool     // --json prints one such value a line, not one for all
@@ -36,9 +37,16 @@ func verbs() []*verb {
 	return []*verb{
 		lsVerb(), showVerb(), catVerb(), topVerb(), queryVerb(),
 		planVerb(), checkVerb(), dumpVerb(), writeVerb(), rmVerb(),
+		archiveLsVerb(), archiveCatVerb(), archiveCheckVerb(),
 		completionVerb(), manVerb(), completeVerb(), referenceVerb(),
 	}
 }
+
+// words are the verb, as it is typed.
+func (v *verb) words() string { return strings.TrimPrefix(v.under+" "+v.Name, " ") }
+
+// groups are the words that verbs stand behind, and what they are about.
+var groups = map[string]string{"archive": "look into an archive: ls, cat, check"}
 
 func newApp(all []*verb) *cli.App {
 	app := &cli.App{
@@ -62,9 +70,32 @@ func newApp(all []*verb) *cli.App {
 	for _, v := range all {
 		v.HideHelpCommand = true
 		v.OnUsageError = usageError
-		app.Commands = append(app.Commands, v.Command)
+		if v.under == "" {
+			app.Commands = append(app.Commands, v.Command)
+			continue
+		}
+		group := app.Command(v.under)
+		if group == nil {
+			group = newGroup(v.under)
+			app.Commands = append(app.Commands, group)
+		}
+		group.Subcommands = append(group.Subcommands, v.Command)
 	}
 	return app
+}
+
+// newGroup is a command that does nothing but name those behind it.
+func newGroup(name string) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: groups[name], HideHelpCommand: true, OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			var names []string
+			for _, sub := range c.Command.Subcommands {
+				names = append(names, sub.Name)
+			}
+			return usagef(c, "want %s, got %q", strings.Join(names, ", "), c.Args().First())
+		},
+	}
 }
 
 // run is main without the process: it answers the exit status.
@@ -97,8 +128,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 // usagef says what is wrong with the command line.
 func usagef(c *cli.Context, format string, args ...any) error {
 	name := c.App.Name
-	if c.Command != nil && c.Command.Name != name {
-		name += " " + c.Command.Name
+	if c.Command != nil && c.Command.HelpName != "" {
+		name = c.Command.HelpName
 	}
 	return cli.Exit(fmt.Sprintf("shmts: "+format+"; see %s --help", append(args, name)...), exitUsage)
 }
@@ -108,7 +139,7 @@ func usageError(c *cli.Context, err error, _ bool) error { return usagef(c, "%s"
 // suggest names the verb that was probably meant.
 func suggest(all []*verb, word string) string {
 	for _, v := range all {
-		if !v.Hidden && word != "" && (strings.HasPrefix(v.Name, word) || strings.HasPrefix(word, v.Name)) {
+		if !v.Hidden && v.under == "" && word != "" && (strings.HasPrefix(v.Name, word) || strings.HasPrefix(word, v.Name)) {
 			return fmt.Sprintf(" (did you mean %s?)", v.Name)
 		}
 	}
@@ -120,7 +151,7 @@ func suggest(all []*verb, word string) string {
 
 func newCommands(all []*verb) (list []*cli.Command) {
 	for _, v := range all {
-		if !v.Hidden {
+		if !v.Hidden && v.under == "" {
 			list = append(list, v.Command)
 		}
 	}

@@ -18,6 +18,7 @@ func arrange(all []*verb, args []string) []string {
 	var flags, words []string
 	root := &cli.Command{Flags: []cli.Flag{storeFlag()}}
 	var v *cli.Command
+	var verb []string // its words
 	for len(rest) > 0 {
 		at := v
 		if at == nil {
@@ -31,9 +32,13 @@ func arrange(all []*verb, args []string) []string {
 			continue
 		case !isFlag(word):
 			if v == nil {
-				if v = findVerb(all, word); v == nil {
+				if _, group := groups[word]; group && len(rest) > 1 {
+					verb, rest = append(verb, word), rest[1:]
+				}
+				if v = findVerb(all, strings.Join(verb, " "), rest[0]); v == nil {
 					return args // not a verb: the app says so
 				}
+				verb = append(verb, v.Name)
 				if v.SkipFlagParsing {
 					return args
 				}
@@ -53,7 +58,7 @@ func arrange(all []*verb, args []string) []string {
 	if v == nil {
 		return args
 	}
-	out := append([]string{args[0], v.Name}, flags...)
+	out := append(append([]string{args[0]}, verb...), flags...)
 	if len(words) > 0 {
 		out = append(append(out, "--"), words...)
 	}
@@ -69,9 +74,10 @@ func isFlag(word string) bool {
 	return err != nil
 }
 
-func findVerb(all []*verb, name string) *cli.Command {
+// findVerb is the verb of that name, behind the word of a group or none.
+func findVerb(all []*verb, under, name string) *cli.Command {
 	for _, v := range all {
-		if v.HasName(name) {
+		if v.under == under && v.HasName(name) {
 			return v.Command
 		}
 	}

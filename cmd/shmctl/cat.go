@@ -304,6 +304,7 @@ func follow(c *cli.Context, p *printer, cursors []cursor, begin, end int64) erro
 // A printer prints samples as text, CSV or JSON lines.
 type printer struct {
 	c         *cli.Context
+	lead      []string // columns in front of the series
 	columns   []string // parts
 	named     bool     // a column for the series
 	grid      *grid    // text: held until done, so that columns line up
@@ -312,7 +313,6 @@ type printer struct {
 }
 
 func newPrinter(c *cli.Context, cursors []cursor) *printer {
-	p := &printer{c: c}
 	n := 0
 	has := map[string]bool{}
 	for _, cur := range cursors {
@@ -323,13 +323,21 @@ func newPrinter(c *cli.Context, cursors []cursor) *printer {
 			}
 		}
 	}
-	p.named = n > 1 || c.String("format") == "csv"
+	return newSamplePrinter(c, nil, n, has)
+}
+
+// newSamplePrinter prints samples of n series, whose values have these parts.
+func newSamplePrinter(c *cli.Context, lead []string, n int, has map[string]bool) *printer {
+	p := &printer{c: c, lead: lead, named: n > 1 || c.String("format") == "csv"}
 	for _, part := range partNames {
 		if has[part] {
 			p.columns = append(p.columns, part)
 		}
 	}
 	head := []string{"TIME"}
+	for _, l := range lead {
+		head = append(head, strings.ToUpper(l))
+	}
 	if p.named {
 		head = append(head, "SERIES")
 	}
@@ -339,7 +347,11 @@ func newPrinter(c *cli.Context, cursors []cursor) *printer {
 	p.grid = newGrid(append(head, "NOTE")...)
 	if c.String("format") == "csv" && !c.Bool("json") {
 		p.csv = csv.NewWriter(c.App.Writer)
-		p.csv.Write(append(append([]string{"time", "series"}, p.columns...), "note"))
+		names := []string{"time"}
+		for _, l := range lead {
+			names = append(names, strings.TrimPrefix(l, ">"))
+		}
+		p.csv.Write(append(append(append(names, "series"), p.columns...), "note"))
 	}
 	return p
 }
@@ -357,8 +369,11 @@ func (p *printer) sample(cur *cursor, s *reader.Series, r *reader.Row, v, before
 	if r.Estimated {
 		note = append(note, "estimated")
 	}
-	m := parts(s, v, before)
-	name := seriesText(s.Name, s.Labels)
+	return p.line(r.Time, nil, seriesText(s.Name, s.Labels), parts(s, v, before), note)
+}
+
+// line prints a sample: of a time in unix ns, with cells for lead, and the parts that it has.
+func (p *printer) line(at int64, lead []string, name string, m map[string]any, note []string) error {
 	var cells []string
 	for _, part := range p.columns {
 		x, ok := m[part]
@@ -372,9 +387,10 @@ func (p *printer) sample(cur *cursor, s *reader.Series, r *reader.Row, v, before
 		}
 	}
 	if p.csv != nil {
-		return p.csv.Write(append(append([]string{jsonTime(r.Time), name}, cells...), strings.Join(note, " ")))
+		line := append(append([]string{jsonTime(at)}, lead...), name)
+		return p.csv.Write(append(append(line, cells...), strings.Join(note, " ")))
 	}
-	line := []string{timeText(r.Time)}
+	line := append([]string{timeText(at)}, lead...)
 	if p.named {
 		line = append(line, oneLine(name))
 	}

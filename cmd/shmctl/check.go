@@ -69,23 +69,27 @@ func checkAction(c *cli.Context) error {
 				status = exitUnchecked
 			}
 		}
-		result.OK = len(result.Errors) == 0
-		switch {
-		case c.Bool("json"):
-			if err := printJSONLine(c, result); err != nil {
-				return err
-			}
-		case result.OK && !c.Bool("quiet"):
-			fmt.Fprintf(c.App.Writer, "%s: sound\n", oneLine(path))
-		}
-		for _, p := range result.Errors {
-			if !c.Bool("json") {
-				fmt.Fprintf(c.App.ErrWriter, "%s: %s\n", oneLine(path), oneLine(p.Error))
-			}
+		if err := printChecked(c, &result); err != nil {
+			return err
 		}
 	}
 	if status != exitDone {
 		return cli.Exit("", status)
+	}
+	return nil
+}
+
+// printChecked says what was found.
+func printChecked(c *cli.Context, result *checkJSON) error {
+	result.OK = len(result.Errors) == 0
+	switch {
+	case c.Bool("json"):
+		return printJSONLine(c, result)
+	case result.OK && !c.Bool("quiet"):
+		fmt.Fprintf(c.App.Writer, "%s: sound\n", oneLine(result.Path))
+	}
+	for _, p := range result.Errors {
+		fmt.Fprintf(c.App.ErrWriter, "%s: %s\n", oneLine(result.Path), oneLine(p.Error))
 	}
 	return nil
 }

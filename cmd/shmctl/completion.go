@@ -159,7 +159,7 @@ func complete(c *cli.Context, before []string, current string) []candidate {
 		given, before, current = name+"=", append(slices.Clone(before), name), value
 	}
 	root := &cli.Command{Flags: []cli.Flag{storeFlag(), cli.HelpFlag, cli.VersionFlag}}
-	onlyWords := false
+	onlyWords, group := false, ""
 	for i := 0; i < len(before); i++ {
 		word := before[i]
 		at := root
@@ -174,8 +174,12 @@ func complete(c *cli.Context, before []string, current string) []candidate {
 				done.words = append(done.words, word)
 				break
 			}
+			if _, is := groups[word]; is && group == "" {
+				group = word
+				break
+			}
 			for _, other := range all {
-				if other.HasName(word) {
+				if other.under == group && other.HasName(word) {
 					v = other
 				}
 			}
@@ -209,8 +213,13 @@ func complete(c *cli.Context, before []string, current string) []candidate {
 		}
 	case v == nil && done.flag == "":
 		for _, other := range all {
-			if !other.Hidden {
+			if !other.Hidden && other.under == group {
 				found = append(found, candidate{other.Name, other.Usage})
+			}
+		}
+		for name, usage := range groups {
+			if group == "" {
+				found = append(found, candidate{name, usage})
 			}
 		}
 	case v != nil && v.complete != nil:

@@ -45,7 +45,7 @@ func TestReference(t *testing.T) {
 		}
 		for _, d := range flagDocs(v) {
 			if d.usage == "" {
-				t.Errorf("%s %s: want a usage, got none", v.Name, d.names)
+				t.Errorf("%s %s: want a usage, got none", v.words(), d.names)
 			}
 		}
 	}
@@ -56,7 +56,7 @@ func TestExamplesParse(t *testing.T) {
 	all := verbs()
 	for _, v := range all {
 		for _, e := range v.examples {
-			at := strings.LastIndex(e, "shmctl "+v.Name)
+			at := strings.LastIndex(e, "shmctl "+v.words())
 			if at < 0 {
 				t.Errorf("%s: want an example that calls it, got %q", v.Name, e)
 				continue

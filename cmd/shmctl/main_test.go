@@ -34,6 +34,12 @@ func TestMain(m *testing.M) {
 		main()
 	case os.Getenv(asWriter) != "":
 		liveWriter()
+	case os.Getenv(asArchiver) != "":
+		if err := archiving(os.Getenv(asArchiver)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -156,6 +162,7 @@ var varying = []struct{ is, as string }{
 	{`, [0-9a-z]+ ago`, ", AGE ago"},
 	{`"uid":\d+,"pid":\d+`, `"uid":N,"pid":N`},
 	{`shmts-go [\w.-]+`, "shmts-go VERSION"},
+	{`("id": )"[0-9a-f]{32}"`, `${1}"ID"`},
 	{`"age_seconds":[0-9.e+]+`, `"age_seconds":N`},
 }
 

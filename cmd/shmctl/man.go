@@ -112,8 +112,8 @@ func printMan(w io.Writer) error {
 			b.WriteString(".br\n")
 		}
 		first = false
-		fmt.Fprintf(&b, ".B shmctl %s\n", roff(v.Name))
-		if rest := strings.TrimPrefix(v.synopsis(), "shmctl "+v.Name); rest != "" {
+		fmt.Fprintf(&b, ".B shmctl %s\n", roff(v.words()))
+		if rest := strings.TrimPrefix(v.synopsis(), "shmctl "+v.words()); rest != "" {
 			b.WriteString(roff(strings.TrimSpace(rest)) + "\n")
 		}
 	}

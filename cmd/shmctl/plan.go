@@ -20,6 +20,7 @@ type planJSON struct {
 	Series     uint32            `json:"series" doc:"descriptors: how many series fit at most"`
 	Sections   []planSectionJSON `json:"sections" doc:"in the file's order; their bytes add up to total_bytes"`
 	Tables     []planTableJSON   `json:"tables"`
+	Archive    *planArchiveJSON  `json:"archive,omitempty" doc:"where an archive was asked for: absent else"`
 }
 
 type planSectionJSON struct {
@@ -75,8 +76,9 @@ func planVerb() *verb {
 				"      buckets: 80\n" +
 				"\n" +
 				"Further keys: attributes, owned_lanes, heap_bytes, descriptors; of a table: scalars (counters, updowns or gauges,\n" +
-				"whichever come) and updowns.",
-			Flags: []cli.Flag{jsonFlag(),
+				"whichever come) and updowns.\n" +
+				"\n" + aboutArchivePlan,
+			Flags: append([]cli.Flag{jsonFlag(),
 				&cli.StringFlag{Name: "schema", Usage: "read this `FILE`, - for standard input; the flags for series and tiers don't go with it", TakesFile: true},
 				&cli.IntFlag{Name: "series", Usage: "room for `N` series, a tenth of them histograms and a tenth stats unless given"},
 				&cli.IntFlag{Name: "counters", Usage: "`N` counters"},
@@ -95,8 +97,8 @@ func planVerb() *verb {
 				&cli.BoolFlag{Name: "sampled", Usage: "a segment that never ticks: no tiers, a daemon samples it"},
 				&cli.StringFlag{Name: "job", Usage: "the header holds it: `NAME`", Value: "job"},
 				&cli.StringFlag{Name: "instance", Usage: "as job: `NAME`", Value: "host.example.com:1234567"},
-				&cli.IntFlag{Name: "processes", Usage: "say what `N` such processes take together", Value: 1},
-			},
+				&cli.IntFlag{Name: "processes", Aliases: []string{"segments"}, Usage: "say what `N` such processes take together", Value: 1},
+			}, planArchiveFlags()...),
 			Action: planAction,
 		},
 		json: planJSON{},
@@ -104,6 +106,9 @@ func planVerb() *verb {
 			"shmctl plan",
 			"shmctl plan --counters 60 --gauges 20 --stats 10 --histograms 10 --tier 1s:120 --tier 10s:60",
 			"shmctl plan --schema forwarder.yaml --processes 1000",
+			"shmctl plan --archive --processes 1000 # how far back shmtsd's default tiers reach",
+			"shmctl plan --retention 1s=2d --retention 5m=2y --segments 200 --churn 3600 # what disk that takes",
+			"shmctl plan --from-archive /var/lib/shmtsd/archive --retention 1s=7d # from what was measured there",
 			"shmctl plan --counters 60 --gauges 20 --stats 10 --histograms 10 --sampled",
 		},
 	}
@@ -113,11 +118,17 @@ func planAction(c *cli.Context) error {
 	if c.Args().Present() {
 		return usagef(c, "want no arguments, got %q", c.Args().First())
 	}
-	if c.Int("processes") < 1 {
-		return usagef(c, "processes: want 1 or more, got %d", c.Int("processes"))
+	if n := c.Int("processes"); n < 0 || n == 0 && c.Float64("churn") == 0 {
+		return usagef(c, "processes: want 1 or more, or --churn, got %d", n)
+	}
+	ask, err := planAsked(c)
+	if err != nil {
+		return err
+	}
+	if c.IsSet("from-archive") {
+		return planFromArchive(c, ask)
 	}
 	var o writer.Options
-	var err error
 	if c.IsSet("schema") {
 		o, err = planFile(c)
 	} else {
@@ -131,10 +142,19 @@ func planAction(c *cli.Context) error {
 		return err
 	}
 	p := planOf(h, c.Int("processes"))
+	if len(ask) > 0 {
+		if p.Archive, err = planArchive(c, loadOf(c, &o, h), ask); err != nil {
+			return err
+		}
+	}
 	if c.Bool("json") {
 		return printJSON(c, p)
 	}
 	printPlan(c, h, &p)
+	if p.Archive != nil {
+		fmt.Fprintln(c.App.Writer)
+		printArchivePlan(c, p.Archive)
+	}
 	return nil
 }
 

@@ -78,6 +78,11 @@ func defaultText(f cli.Flag) string {
 			return f.DefaultText
 		}
 		return f.Value.String()
+	case *cli.Float64Flag:
+		if f.DefaultText != "" || f.Value == 0 {
+			return f.DefaultText
+		}
+		return floatText(f.Value)
 	case *cli.IntFlag:
 		if f.DefaultText != "" || f.Value == 0 {
 			return f.DefaultText
@@ -174,7 +179,7 @@ func printReference(w io.Writer) error {
 	b.WriteString("\n")
 	for _, v := range all {
 		if !v.Hidden {
-			fmt.Fprintf(&b, "- [%s](#%s): %s\n", v.Name, v.Name, v.Usage)
+			fmt.Fprintf(&b, "- [%s](#%s): %s\n", v.words(), strings.ReplaceAll(v.words(), " ", "-"), v.Usage)
 		}
 	}
 	for _, v := range all {
@@ -190,7 +195,7 @@ func printReference(w io.Writer) error {
 func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 func (v *verb) markdown(b *strings.Builder) {
-	fmt.Fprintf(b, "## %s\n\n    %s\n\n%s.", v.Name, v.synopsis(), upperFirst(v.Usage))
+	fmt.Fprintf(b, "## %s\n\n    %s\n\n%s.", v.words(), v.synopsis(), upperFirst(v.Usage))
 	if v.Description != "" {
 		b.WriteString(" " + strings.TrimSpace(v.Description))
 	}
@@ -234,7 +239,7 @@ func (v *verb) markdown(b *strings.Builder) {
 
 // synopsis is how the verb is called.
 func (v *verb) synopsis() string {
-	s := "shmctl " + v.Name
+	s := "shmctl " + v.words()
 	if len(v.Flags) > 0 {
 		s += " [flags]"
 	}

@@ -20,6 +20,11 @@ func TestUsage(t *testing.T) {
 		{"query", "up", "--last", "5m", "--step", "0s"}, {"query", "up", "--from", "now", "--to", "-5m"}, {"query", "up", "--time", "then"},
 		{"write"}, {"write", "counter"}, {"write", "counter", "x"}, {"write", "speed", "x", "5"}, {"write", "gauge", "x", "5", "--label", "y"},
 		{"write", "histogram", "x", "5", "--buckets", "5"}, {"write", "-", "--series", "0"},
+		{"archive"}, {"archive", "dump"}, {"archive", "ls"}, {"archive", "cat", "x"}, {"archive", "cat", "x", "y", "--field", "middle"},
+		{"archive", "cat", "x", "y", "--format", "xml"}, {"archive", "ls", "x", "--since", "-5s"}, {"archive", "check"}, {"archive", "ls", "--frob"},
+		{"plan", "--archive-budget", "1s"}, {"plan", "--archive-budget", "1s=0"}, {"plan", "--retention", "5m=soon"}, {"plan", "--retention", "1d=1y"},
+		{"plan", "--retention", "1s=1d", "--archive-budget", "1s=1GiB"}, {"plan", "--churn", "5"}, {"plan", "--archive", "--constant", "101"}, {"plan", "--archive", "--rate", "0"},
+		{"plan", "--archive", "--bytes-per-sample", "0"}, {"plan", "--archive", "--life", "0s"}, {"plan", "--from-archive", "x", "--series", "5"}, {"plan", "--archive", "--scale", "2"},
 		{"rm"}, {"rm", "x", "--ended"}, {"completion"}, {"completion", "tcsh"},
 	} {
 		o := shmctl(t, store, args...).fails(exitUsage)
@@ -47,6 +52,9 @@ func TestArrange(t *testing.T) {
 		{"write counter - --job j", "write --job j -- counter -"},
 		{"write gauge -- --odd 5", "write -- gauge --odd 5"},
 		{"list", "ls"},
+		{"archive ls d --json x", "archive ls --json -- d x"},
+		{"archive cat --tier 10s d y -n 5", "archive cat --tier 10s -n 5 -- d y"},
+		{"archive", "archive"},
 		{"nonsense --json x", "nonsense --json x"},
 		{"__complete fish ls --st", "__complete fish ls --st"},
 		{"--help", "--help"},

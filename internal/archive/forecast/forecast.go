@@ -172,6 +172,12 @@ func (t *Table) home(steps []time.Duration) int {
 	return 0
 }
 
+// half is how many rows of a table wait in its ring before they are due.
+func (t *Table) half() int { return max(1, min(t.Rows/2, int(maxWait/t.Step))) }
+
+// Waits is how long a row waits in its ring at most before it is archived, if the disk is fast enough.
+func (t *Table) Waits() time.Duration { return time.Duration(t.half()) * t.Step }
+
 // streams are what comes into a tier.
 func (l *Load) streams(steps []time.Duration, i int) (all []*stream) {
 	lives := l.Churn / 3600 // a second
@@ -182,7 +188,7 @@ func (l *Load) streams(steps []time.Duration, i int) (all []*stream) {
 			continue
 		}
 		proto := stream{table: t, number: number, step: t.Step, covers: 1, folded: i > home || t.Step < steps[i]}
-		half := max(1, min(t.Rows/2, int(maxWait/t.Step)))
+		half := t.half()
 		if proto.folded {
 			proto.step, half = steps[i], foldedRows
 			proto.covers = max(1, int(steps[i]/t.Step))
