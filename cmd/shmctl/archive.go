@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
 	"github.com/urfave/cli/v2"
 
 	"github.com/shmts/shmts/internal/archive"
@@ -44,14 +44,19 @@ func tierFlag(c *cli.Context, a archive.Reader) (int, error) {
 	return -1, fmt.Errorf("shmts: tier: want one of %s, got %q", strings.Join(have, ", "), text)
 }
 
-// parseStep reads a duration as Prometheus writes it, with days and years, or as Go does.
+// parseStep reads a duration as Go does, and in days, weeks or years of 365 days.
 func parseStep(text string) (time.Duration, error) {
-	if d, err := model.ParseDuration(text); err == nil {
-		return time.Duration(d), nil
+	for _, u := range []struct {
+		name string
+		days int64
+	}{{"d", 1}, {"w", 7}, {"y", 365}} {
+		if n, err := strconv.ParseUint(strings.TrimSuffix(text, u.name), 10, 32); err == nil && strings.HasSuffix(text, u.name) && int64(n) <= 36_500/u.days {
+			return time.Duration(int64(n)*u.days) * 24 * time.Hour, nil
+		}
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
-		return 0, fmt.Errorf("want a duration such as 10s, 36h or 30d, got %q", text)
+		return 0, fmt.Errorf("want a duration such as 10s, 36h, 30d or 2y, got %q", text)
 	}
 	return d, nil
 }

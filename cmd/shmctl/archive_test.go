@@ -358,3 +358,16 @@ func TestParseSize(t *testing.T) {
 		}
 	}
 }
+
+func TestParseStep(t *testing.T) {
+	for text, want := range map[string]time.Duration{"10s": 10 * time.Second, "100ms": 100 * time.Millisecond, "1h30m": 90 * time.Minute, "2d": 48 * time.Hour, "1w": 168 * time.Hour, "2y": 730 * 24 * time.Hour} {
+		if d, err := parseStep(text); err != nil || d != want {
+			t.Errorf("%s: want %v, got %v, %v", text, want, d, err)
+		}
+	}
+	for _, text := range []string{"", "5", "-5s", "1x", "d", "-1d", "1.5y", "200y", "99999999999d"} {
+		if d, err := parseStep(text); err == nil {
+			t.Errorf("%q: want an error, got %v", text, d)
+		}
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
 	"github.com/urfave/cli/v2"
 
 	"github.com/shmts/shmts/internal/archive"
@@ -328,20 +327,12 @@ func planFromArchive(c *cli.Context, ask []asked) error {
 	return nil
 }
 
-// spanText is a long time for people, as --retention reads it.
+// spanText is a long time for people.
 func spanText(s float64) string {
-	d := seconds(s)
-	switch {
-	case s > 200*365*86400:
-		return "more than 200y"
-	case d >= 24*time.Hour:
-		d = d.Truncate(time.Hour)
-	case d >= time.Hour:
-		d = d.Truncate(time.Minute)
-	default:
-		d = d.Truncate(time.Second)
+	if s > 100*365*86400 {
+		return "more than 100 years"
 	}
-	return model.Duration(d).String()
+	return ageText(seconds(s))
 }
 
 func printArchivePlan(c *cli.Context, p *planArchiveJSON) {

@@ -10,11 +10,10 @@ import (
 	"math/bits"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/prometheus/common/model"
 )
 
 // Archive is one on disk: see Open and OpenReader.
@@ -215,7 +214,7 @@ func (a *Archive) create(to TierOptions, extentSize int) (*tier, error) {
 			return nil, err
 		}
 	}
-	t := &tier{path: filepath.Join(a.dir, model.Duration(to.Step).String()+tierSuffix)}
+	t := &tier{path: filepath.Join(a.dir, stepName(to.Step)+tierSuffix)}
 	var err error
 	if t.file, err = a.files.Open(t.path, true); err != nil {
 		return nil, fmt.Errorf("shmts: archive: %w", err)
@@ -227,6 +226,21 @@ func (a *Archive) create(to TierOptions, extentSize int) (*tier, error) {
 		return nil, errors.Join(fmt.Errorf("shmts: archive: %s: make a tier of %d bytes: %w", t.path, to.Budget, err), t.file.Close(), a.files.Remove(t.path))
 	}
 	return t, nil
+}
+
+// stepName is a step as Prometheus writes durations: 1s, 1m30s, 100ms. (Its own package for that would bring protobuf, 2 MB, into
+// everything that reads an archive.)
+func stepName(d time.Duration) (name string) {
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
+		if n := d / u.unit; n > 0 {
+			name += strconv.FormatInt(int64(n), 10) + u.name
+			d -= n * u.unit
+		}
+	}
+	return name
 }
 
 func (a *Archive) fill(t *tier, to TierOptions, extentSize int) error {

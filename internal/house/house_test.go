@@ -166,6 +166,8 @@ var arrows = []arrow{
 		"28 MB. Remote-write and remote-read are small over prompb"},
 	{"cmd/shmtsd", false, path("github.com/prometheus/prometheus/rules"),
 		"21 MB. Rules are another issue, and model/rulefmt with the engine is enough for them"},
+	{"cmd/shmctl", false, path("github.com/prometheus/common/model", "google.golang.org/protobuf/proto"),
+		"2 MB in a tool of 11, for durations and names: shmctl and internal/archive say those themselves"},
 	{"cmd/...", false, path("testing", module+"/internal/segtest", module+"/internal/canon"),
 		"tests' helpers are for tests"},
 	{"examples/...", true, below("layout"),
