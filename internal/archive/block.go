@@ -418,6 +418,7 @@ type session struct {
 	mu     sync.Mutex
 	blocks map[blockKey]*rowsBlock
 	size   int
+	last   planned // sources of one cohort have one schema, and are mostly asked for the same
 }
 
 type blockKey struct {

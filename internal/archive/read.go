@@ -266,7 +266,7 @@ func (r *rowsReader) prepare(v *view, ref *blockRef, b *rowsBlock) error {
 		}
 	}
 	if schema != r.schema {
-		r.schema, r.plan = schema, planColumns(schema, r.columns)
+		r.schema, r.plan = schema, r.p.session.plan(schema, r.columns)
 		r.ends = [2]int{runFields + schema.fields(false), runFields + schema.fields(true)}
 	}
 	want := r.ends[0]

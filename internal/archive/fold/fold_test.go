@@ -247,7 +247,7 @@ func random(rng *rand.Rand, series []*reader.Series, n int, step int64) (out []l
 						c[b] = totals[100*i+b]
 					}
 				case s.Kind == reader.Gauge && s.Number == reader.I64:
-					c = cell{uint64(rng.Int64N(math.MaxInt64)) - uint64(rng.Int64N(math.MaxInt64))}
+					c = cell{rng.Uint64()}
 					if rng.IntN(3) > 0 {
 						c[0] = uint64(int64(rng.IntN(2000) - 1000))
 					}

@@ -303,7 +303,7 @@ func TestRRDtoolAligned(t *testing.T) {
 		if rrdTotal >= 0.97*float64(total) {
 			t.Errorf("step %d: want rrdtool to lose what gaps hide of %d, got %v", step, total, rrdTotal)
 		}
-		t.Logf("step %d s: a counter rose by %d: rows say %d, rrdtool's rates add up to %.0f", step, total, newest.total, rrdTotal)
+		t.Logf("step %d s: %d of %d seconds recorded; a counter rose by %d: rows say %d, rrdtool's rates add up to %.0f", step, len(rows.Times), seconds, total, newest.total, rrdTotal)
 		// NaN is a value here, and unknown there: least and greatest agree, an average with one in it is NaN, last may be.
 		for no, a := range avg["n"] {
 			b, ok := ours[i]["n"][no]
