@@ -3,15 +3,21 @@ package spec_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/shmts/shmts/internal/archive"
 	"github.com/shmts/shmts/internal/canon"
 	"github.com/shmts/shmts/spec/internal/vectors"
 )
+
+// silent are archives that can't be told from good ones: what an earlier use of an extent left may look like that, and a file of zeros is
+// one that its writer is about to begin.
+var silent = map[string]bool{"extent-another-generation": true, "trailer-check": true, "tiers-unfinished": true}
 
 func archiveIndex(t *testing.T) []vectors.Vector {
 	t.Helper()
@@ -93,11 +99,11 @@ func TestArchivesInPython(t *testing.T) {
 					t.Errorf("want nothing passed over, got %s", notes)
 				}
 			case vectors.Skip, vectors.NoBlock:
-				if !strings.Contains(notes, v.Rule) && v.ID != "extent-another-generation" {
+				if !strings.Contains(notes, v.Rule) && !silent[v.ID] {
 					t.Errorf("want something passed over for %q, got %q", v.Rule, notes)
 				}
-			case vectors.Unsealed: // a trailer without a right check is none
-				if !strings.Contains(notes, v.Rule) && v.ID != "trailer-check" {
+			case vectors.Unsealed:
+				if !strings.Contains(notes, v.Rule) && !silent[v.ID] {
 					t.Errorf("want an index that is not read for %q, got %q", v.Rule, notes)
 				}
 			}
@@ -105,6 +111,29 @@ func TestArchivesInPython(t *testing.T) {
 				t.Fatalf("want it %s, got it refused: %s", v.Verdict, got.Refuse)
 			}
 			diff(t, string(read(t, "archive/"+v.Text)), got.Text)
+		})
+	}
+}
+
+// The archive's fsck: nothing to say of what is valid, the rule of what is refused, something of all else that is passed over.
+func TestArchivesByCheck(t *testing.T) {
+	for _, v := range archiveIndex(t) {
+		t.Run(v.ID, func(t *testing.T) {
+			err := errors.Join(archive.Check(archiveDir(t, v))...)
+			switch v.Verdict {
+			case vectors.Refuse:
+				if (err == nil || !strings.Contains(err.Error(), v.Rule)) && !silent[v.ID] {
+					t.Errorf("want %q, got %v", v.Rule, err)
+				}
+			case vectors.Valid:
+				if err != nil {
+					t.Errorf("want nothing to say, got %v", err)
+				}
+			case vectors.Skip, vectors.Unsealed, vectors.NoBlock:
+				if err == nil && !silent[v.ID] {
+					t.Errorf("want something to say of what is passed over for its %s, got nothing", v.Rule)
+				}
+			}
 		})
 	}
 }
