@@ -285,7 +285,7 @@ func (l *level) load() {
 	for info, err := range l.s.Writer.Blocks(l.fine, l.scan) {
 		if err != nil {
 			l.s.o.Logger.Warn("rows that were not folded yet can't all be found", "tier", l.s.steps[l.fine], "err", err)
-			break
+			continue
 		}
 		l.scan = archive.Mark{Generation: info.Generation, Offset: info.Offset + uint64(info.Length)}
 		l.frontier = max(l.frontier, info.To)
@@ -330,11 +330,9 @@ func (l *level) isDue(p *pending, clock int64) bool {
 	return p.newest-p.first() > sweepRows*step || clock-p.since > 2*sweepRows*step+settle.Milliseconds()
 }
 
-func (l *level) sweep(now int64) {
-	if !l.loaded {
-		l.load()
-	}
-	clock := l.clock(now)
+// collect puts what is due into l.due, forgets who has nothing left to fold, and answers the time.
+func (l *level) collect(now int64) (clock int64) {
+	clock = l.clock(now)
 	l.due = l.due[:0]
 	for k, p := range l.pending {
 		switch {
@@ -344,7 +342,17 @@ func (l *level) sweep(now int64) {
 			delete(l.pending, k)
 		}
 	}
-	if l.loaded && len(l.due) > sweepTables {
+	return clock
+}
+
+func (l *level) sweep(now int64) {
+	// More is looked at only once there is little left to fold of what was: so neither memory nor a sweep is larger after a long time away.
+	clock := l.collect(now)
+	if !l.loaded && len(l.due) < sweepTables {
+		l.load()
+		clock = l.collect(now)
+	}
+	if len(l.due) > sweepTables {
 		l.choose()
 	}
 	l.order()
