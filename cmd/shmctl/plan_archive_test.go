@@ -29,12 +29,17 @@ type replay struct {
 	made  int
 }
 
-func newReplay(t *testing.T, extent int, extents int64) *replay {
+// newReplay makes a store and an archive whose tiers have so many extents, wired as shmtsd does.
+func newReplay(t *testing.T, extent int, extents []int64) *replay {
 	t.Helper()
 	p := &replay{t: t, dir: filepath.Join(t.TempDir(), "archive"), store: newStore(t), now: birth}
 	now := func() time.Time { return time.Unix(0, p.now) }
+	o := archive.Options{Dir: p.dir, ExtentSize: extent, Now: now}
+	for i, n := range extents {
+		o.Tiers = append(o.Tiers, archive.TierOptions{Step: []time.Duration{time.Second, 10 * time.Second}[i], Budget: 4096 + n*int64(extent)})
+	}
 	var err error
-	if p.a, err = archive.Open(archive.Options{Dir: p.dir, ExtentSize: extent, Now: now, Tiers: []archive.TierOptions{{Step: time.Second, Budget: 4096 + extents*int64(extent)}}}); err != nil {
+	if p.a, err = archive.Open(o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.a.Close() })
@@ -42,12 +47,14 @@ func newReplay(t *testing.T, extent int, extents int64) *replay {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.r.Close() })
-	p.by = archiver.New(archiver.Options{Archive: p.a, Now: now}, func() (all []archiver.Segment) {
+	sweeper := archiver.NewSweeper(archiver.SweepOptions{Archive: p.a, Ephemeral: true})
+	p.by = archiver.New(archiver.Options{Archive: sweeper, Now: now, Missing: sweeper.Missing, Swept: sweeper.Sweep}, func() (all []archiver.Segment) {
 		for _, s := range p.r.Segments() {
 			all = append(all, s)
 		}
 		return all
 	})
+	sweeper.Through(p.by.Writer(), p.by.Live)
 	p.r.Hold("archive", func(s *source.Segment) bool { return p.by.Finished(s) })
 	return p
 }
@@ -151,15 +158,29 @@ func TestPlanComesTrue(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		extent  int
-		extents int64
+		extents []int64 // of each tier; the last one is looked at
 		second  func(p *replay, n int)
 	}{
-		{"hosts", 128 << 10, 8, func(p *replay, n int) {
+		{"hosts", 128 << 10, []int64{8}, func(p *replay, n int) {
 			for n == 0 && len(p.hosts) < 4 {
 				p.start(host, 70*len(p.hosts), 0)
 			}
 		}},
-		{"hosts, and lives of 45 s", 128 << 10, 8, func(p *replay, n int) {
+		// Rows are folded in pieces of 300 s: an extent is to hold some of those, as one of 16 MiB does.
+		{"folded", 128 << 10, []int64{32, 6}, func(p *replay, n int) {
+			for n == 0 && len(p.hosts) < 4 {
+				p.start(some, 70*len(p.hosts), 0)
+			}
+		}},
+		{"folded, and lives of 45 s", 512 << 10, []int64{32, 6}, func(p *replay, n int) {
+			if n == 0 {
+				p.start(some, 0, 0)
+			}
+			if n%3 == 0 {
+				p.start(some, n, 45*time.Second)
+			}
+		}},
+		{"hosts, and lives of 45 s", 128 << 10, []int64{8}, func(p *replay, n int) {
 			if n == 0 {
 				p.start(host, 0, 0)
 			}
@@ -169,23 +190,23 @@ func TestPlanComesTrue(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newReplay(t, c.extent, c.extents)
+			p, at := newReplay(t, c.extent, c.extents), len(c.extents)-1
 			var planned *planArchiveTierJSON
 			var reached []float64 // how far back the tier reached, just after an extent was reused
 			evicted := uint64(0)
 			for n := 0; len(reached) < 6; n++ {
-				if n > 20_000 {
-					t.Fatalf("want extents reused, got %+v", p.a.Tiers()[0])
+				if n > 40_000 {
+					t.Fatalf("want extents reused, got %+v", p.a.Tiers()[at])
 				}
 				c.second(p, n)
 				p.second()
-				tier := p.a.Tiers()[0]
-				if planned == nil && tier.Used == 5 { // a part: four extents of eight
+				tier := p.a.Tiers()[at]
+				if planned == nil && tier.Used == int(c.extents[at])/2+1 { // a part: half of it
 					plan := decode[planJSON](shmctl(t, "", "plan", "--from-archive", p.dir, "--json").ok())
-					planned = &plan.Archive.Tiers[0]
+					planned = &plan.Archive.Tiers[at]
 					ls := decode[archiveLsJSON](shmctl(t, "", "archive", "ls", p.dir, "--json").ok())
-					t.Logf("after %d s: %d sources, %.3f B a sample, %.0f B/s; at least %.0f s, at most %.0f", n, ls.Tiers[0].Sources, ls.Tiers[0].BytesPerSample, planned.BytesPerSecond, planned.RetentionSeconds, planned.LongestSeconds)
-					back := decode[planJSON](shmctl(t, "", "plan", "--from-archive", p.dir, "--json", "--retention", fmt.Sprintf("1s=%ds", int(planned.RetentionSeconds))).ok())
+					t.Logf("after %d s: %d sources, %.3f B a sample, %.0f B/s; at least %.0f s, at most %.0f", n, ls.Tiers[at].Sources, ls.Tiers[at].BytesPerSample, planned.BytesPerSecond, planned.RetentionSeconds, planned.LongestSeconds)
+					back := decode[planJSON](shmctl(t, "", "plan", "--from-archive", p.dir, "--json", "--retention", fmt.Sprintf("%s=%ds", stepText(tier.Step), int(planned.RetentionSeconds))).ok())
 					if got := back.Archive.Tiers[0].BudgetBytes; got != tier.Size {
 						t.Errorf("the budget for what a budget gives: want %d, got %d", tier.Size, got)
 					}
