@@ -48,9 +48,11 @@ const aboutArchivePlan = "Asked for an archive (--archive, --archive-budget, --r
 	"what budget that takes. Nothing is counted by hand: blocks of drawn values are written in memory with the archive's own\n" +
 	"code, so that rows, labels and index are as they will be. What is assumed: how values move (--constant, --rate; a third of\n" +
 	"gauges are whole numbers, a third have one decimal, a third all digits), that all processes run one program as one user,\n" +
-	"and that none of them is written by more than it is told here. Real values differ: of a host's own metrics four of five\n" +
-	"are constant, of an application's hardly any. Where there is an archive already, --from-archive takes what it measured,\n" +
-	"pauses of the daemon included, and that is right within 10 % where the load goes on as it was."
+	"and that none of them does more than is told here. Real values differ: of a host's own metrics four of five are constant, of\n" +
+	"an application's hardly any, and a recorded host's took half of what is drawn with --constant 81. So a planned load says\n" +
+	"the order of magnitude, --bytes-per-sample says it better, and where there is an archive already, --from-archive takes what\n" +
+	"it measured, pauses of the daemon included: that is right within 10 % where the load goes on as it was, and once an extent\n" +
+	"holds some flushes. A tier reaches back so far at least, just after an extent was reused."
 
 // archiveDefaults are shmtsd's archive.tiers.
 const archiveDefaults = "1s=512MiB,10s=256MiB,5m=256MiB"
