@@ -165,7 +165,7 @@ func (s *stage) left() {
 
 // sizes shows what it takes.
 func (s *stage) sizes() {
-	s.title("What it takes on /dev/shm, for ever")
+	s.title("What it takes, for ever: on /dev/shm")
 	var total int64
 	_ = filepath.WalkDir(s.store, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -180,4 +180,14 @@ func (s *stage) sizes() {
 		return nil
 	})
 	s.hold(total > 0 && total < 4<<20, "together %d kB", total/1024)
+	var kept int64
+	_ = filepath.WalkDir(s.archive, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			if info, err := d.Info(); err == nil {
+				kept += info.Size()
+			}
+		}
+		return nil
+	})
+	s.hold(kept > 0 && kept <= 24<<20, "and on disk %d kB, which is all that the archive will ever take", kept/1024)
 }

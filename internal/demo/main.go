@@ -2,7 +2,8 @@
 // forwarder and a Go service record into a store while real datagrams and
 // requests go through them; shmtsd answers PromQL and exports OTLP; the
 // forwarder is killed with SIGKILL, and what the store says of it is held against what
-// it had done. Its exit status says whether all of it held.
+// it had done; then shmtsd is killed and started again, and what only the archive has by now is held against it as
+// well. Its exit status says whether all of it held.
 //
 // `make demo` builds what it needs and runs it; `make run` keeps it up.
 package main
@@ -58,6 +59,7 @@ func run(ctx context.Context, bin, otlp string, keep bool, runFor time.Duration)
 	s.answers()
 	s.death()
 	s.left()
+	s.history()
 	s.sizes()
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
@@ -74,8 +76,11 @@ func (s *stage) start(otlp string, keep bool) error {
 	s.title("The store is %s", s.store)
 	s.listen = freeAddress("tcp")
 	s.say("shmtsd reads it, answers PromQL on %s and exports OTLP to %s each second", s.listen, otlp)
-	s.spawn("shmtsd", "--store", s.store, "--listen", s.listen, "--log.level", "warn",
-		"--otlp.endpoint", otlp, "--otlp.interval", "1s", "--poll-interval", "500ms")
+	s.archive = filepath.Join(s.tmp, "archive")
+	s.say("and keeps history in %s: 16 MiB of rows each second, 8 MiB of rows each 10 s, for ever", s.archive)
+	s.daemonArgs = []string{"--store", s.store, "--listen", s.listen, "--log.level", "warn", "--otlp.endpoint", otlp, "--otlp.interval", "1s", "--poll-interval", "500ms",
+		"--dead-ttl", "5s", "--archive.dir", s.archive, "--archive.tiers", "1s=16MiB,10s=8MiB"}
+	s.daemon = s.spawn("shmtsd", s.daemonArgs...)
 	if err := s.eventually("shmtsd is ready", func() error { return s.get("/-/ready", nil) }); err != nil {
 		return err
 	}

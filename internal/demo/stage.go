@@ -21,15 +21,18 @@ import (
 
 // stage is everything the demo started, and what it found.
 type stage struct {
-	ctx       context.Context
-	cancel    context.CancelFunc
-	bin       string
-	tmp       string // scratch
-	store     string
-	listen    string // shmtsd's address
-	ack       string // the forwarder's page of completed records
-	forwarder *proc
-	receiver  *receiver // nil where a real collector receives
+	ctx        context.Context
+	cancel     context.CancelFunc
+	bin        string
+	tmp        string // scratch
+	store      string
+	listen     string // shmtsd's address
+	archive    string // its history
+	daemon     *proc
+	daemonArgs []string
+	ack        string // the forwarder's page of completed records
+	forwarder  *proc
+	receiver   *receiver // nil where a real collector receives
 
 	last map[ackWord]float64 // what the store said of the dead forwarder
 
