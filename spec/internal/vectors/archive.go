@@ -182,6 +182,10 @@ type person struct {
 }
 
 func (p *person) segment() []byte {
+	if p.ephemeral { // FORMAT.md 19.6
+		hash := sha256.Sum256([]byte(fmt.Sprintf("ephemeral\x00%d\x00vector", 1000+p.uid)))
+		return hash[:16]
+	}
 	b := make([]byte, 16)
 	for i := range b {
 		b[i] = p.id + byte(i)*17
