@@ -21,7 +21,7 @@ func selects(o options) error {
 		return errors.New("shmts: select: want -dir, got none")
 	}
 	before := heap()
-	a, err := archive.OpenReader(o.dir)
+	a, err := openAgain(o.dir)
 	if err != nil {
 		return err
 	}
@@ -106,6 +106,22 @@ func selects(o options) error {
 	print("select/resident_kB", float64(heap()-before)/1000)
 	runtime.KeepAlive(a)
 	return nil
+}
+
+// openAgain opens an archive as its writer does, with the tiers that it has.
+func openAgain(dir string) (*archive.Archive, error) {
+	r, err := archive.OpenReader(dir)
+	if err != nil {
+		return nil, err
+	}
+	o := archive.Options{Dir: dir}
+	for _, t := range r.Tiers() {
+		o.Tiers = append(o.Tiers, archive.TierOptions{Step: t.Step, Budget: t.Size})
+	}
+	if err := r.Close(); err != nil {
+		return nil, err
+	}
+	return archive.Open(o)
 }
 
 // heap is what is left after a collection.

@@ -1,7 +1,7 @@
 // Command fleet measures a whole host: a thousand segments of a hundred series
-// each, written by real processes at 1 s, and a real shmtsd that reads them,
-// without and with OTLP. Then, if asked, a real Prometheus that scrapes as many
-// series each second from processes that expose them.
+// each, written by real processes at 1 s, and real shmtsds that read them at the same time: one that polls, one that archives, one that
+// archives and exports by OTLP. Then that which archives is killed, and how soon the next one answers is measured. Then,
+// if asked, a real Prometheus that scrapes as many series each second from processes that expose them.
 //
 // It prints lines of name and value, separated by a tab: cpu is in per cent of one
 // core over the measured time, rss in kB, both as the kernel accounts them.
@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/pprof"
 	"syscall"
 	"time"
@@ -31,9 +30,11 @@ const (
 
 type config struct {
 	segments, processes int
-	warm, window        time.Duration
+	warm, window, peers time.Duration
 	interval            time.Duration // of OTLP export
 	daemon              string        // path of shmtsd
+	archive             string        // directory of a full archive, as bench/archive fill makes it; empty: none
+	restarts            int
 	prometheus          bool
 	expose              string // path of bench/peers/expose, built
 	store               string // for the role of a writer
@@ -48,7 +49,10 @@ func main() {
 	flag.IntVar(&c.segments, "segments", 1000, "segments, of 100 series each")
 	flag.IntVar(&c.processes, "processes", 4, "processes that write, or expose, them")
 	flag.DurationVar(&c.warm, "warm", 20*time.Second, "time before measuring begins")
-	flag.DurationVar(&c.window, "for", 60*time.Second, "time that is measured, of each set-up")
+	flag.DurationVar(&c.window, "for", 300*time.Second, "time that is measured of the daemons: what an archive is given is folded each 5 minutes")
+	flag.DurationVar(&c.peers, "peers.for", 60*time.Second, "the same of Prometheus")
+	flag.StringVar(&c.archive, "archive", "", "the `directory` of a full archive, made by bench/archive fill: it is written to")
+	flag.IntVar(&c.restarts, "restarts", 7, "how often the daemon that archives is killed and started anew")
 	flag.DurationVar(&c.interval, "otlp.interval", 10*time.Second, "how often the daemon exports")
 	flag.StringVar(&c.compression, "otlp.compression", "gzip", "of what it exports: gzip or none")
 	flag.StringVar(&c.daemon, "shmtsd", "bin/shmtsd", "the daemon's `path`")
@@ -135,15 +139,7 @@ func measure(c config, store string, all *children) error {
 		return err
 	}
 
-	if err := withDaemon(c, "daemon", store, nil, all, writers); err != nil {
-		return err
-	}
-	sink, err := newSink()
-	if err != nil {
-		return err
-	}
-	defer sink.close()
-	if err := withDaemon(c, "daemon_otlp", store, sink, all, writers); err != nil {
+	if err := withDaemons(c, store, all, writers); err != nil {
 		return err
 	}
 	for _, w := range writers {
@@ -175,7 +171,7 @@ func withTimers(c config, self string, all *children) error {
 		}
 	}
 	time.Sleep(2 * time.Second) // every phase has come by
-	usage, err := watch(c.window/4, map[string][]*child{"timers": group})
+	usage, err := watch(c.peers/4, map[string][]*child{"timers": group})
 	if err != nil {
 		return err
 	}
@@ -209,50 +205,4 @@ func profiled(path string, f func() error) error {
 func share(n, all, p int) (first, count int) {
 	first = n * p / all
 	return first, n*(p+1)/all - first
-}
-
-// withDaemon measures a daemon, and the writers beside it.
-func withDaemon(c config, name, store string, sink *sink, all *children, writers []*child) error {
-	address, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	args := []string{"--store", store, "--listen", address}
-	var env []string
-	if sink != nil {
-		env = append(env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+sink.address, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
-			"OTEL_EXPORTER_OTLP_COMPRESSION="+c.compression,
-			fmt.Sprintf("OTEL_METRIC_EXPORT_INTERVAL=%d", c.interval.Milliseconds()))
-	}
-	d, err := all.startEnv(env, c.daemon, args...)
-	if err != nil {
-		return err
-	}
-	// Before and after, never during: the daemon answers for all segments, with rows that move.
-	if err := eventually(60*time.Second, func() error { return answers(address, c.segments) }); err != nil {
-		return fmt.Errorf("shmts: %s does not see the fleet: %w", filepath.Base(c.daemon), err)
-	}
-	time.Sleep(c.warm)
-	before := sink.seen()
-	usage, err := watch(c.window, map[string][]*child{name: {d}, name + "_writers": writers})
-	if err != nil {
-		return err
-	}
-	if err := answers(address, c.segments); err != nil {
-		return fmt.Errorf("shmts: %s lost sight of the fleet while it was measured: %w", filepath.Base(c.daemon), err)
-	}
-	usage.print(name)
-	usage.print(name + "_writers")
-	if sink != nil {
-		after := sink.seen()
-		if after.requests == before.requests {
-			return errors.New("shmts: nothing was exported while it was measured")
-		}
-		fmt.Printf("%s_requests\t%d\n%s_points\t%d\n%s_wire_kB\t%d\n", name, after.requests-before.requests,
-			name, after.points-before.points, name, (after.bytes-before.bytes)/1000)
-	}
-	if err := d.stop(); err != nil {
-		return fmt.Errorf("shmts: %s ended badly: %w", filepath.Base(c.daemon), err)
-	}
-	return nil
 }

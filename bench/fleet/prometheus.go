@@ -66,12 +66,12 @@ func withPrometheus(c config, all *children) error {
 		return fmt.Errorf("shmts: Prometheus does not see the fleet: %w", err)
 	}
 	time.Sleep(c.warm)
-	usage, err := watch(c.window, map[string][]*child{"prometheus": {prometheus}, "prometheus_exposers": exposers})
+	usage, err := watch(c.peers, map[string][]*child{"prometheus": {prometheus}, "prometheus_exposers": exposers})
 	if err != nil {
 		return err
 	}
 	// On a busy machine some scrapes time out; what is measured is then a little less work.
-	samples, err := scalar(address, fmt.Sprintf(`sum(avg_over_time(scrape_samples_scraped{job="fleet"}[%ds]))`, int(c.window.Seconds())))
+	samples, err := scalar(address, fmt.Sprintf(`sum(avg_over_time(scrape_samples_scraped{job="fleet"}[%ds]))`, int(c.peers.Seconds())))
 	if err != nil {
 		return err
 	}

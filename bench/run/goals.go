@@ -39,9 +39,13 @@ func tickWithin(cells, lanes float64) func([]float64) (string, bool) {
 	}
 }
 
-const ns = "%.2f ns"
+const (
+	ns   = "%.2f ns"
+	ms   = "%.1f ms"
+	size = "%.2f B"
+)
 
-// goals are those of the design that this version has the parts for.
+// goals are those of the design.
 var goals = []goal{
 	{"C counter add, one writer", "<= 1.05 x a private volatile op", []string{"c/shmts_add", "c/private ++"}, ratioAtMost(1.05)},
 	{"C gauge set", "<= 1.05 x a private volatile store", []string{"c/shmts_set", "c/private store"}, ratioAtMost(1.05)},
@@ -71,27 +75,51 @@ var goals = []goal{
 	{"Go tick, 10,000 cells, 8 lanes", "the same", []string{"shmts/Tick/10000_cells_8_lanes"}, tickWithin(10_000, 8)},
 
 	{"segment, 100 series with 10 histograms, default tiers", "<= 512 kB", []string{"planned_kB"}, atMost(512, "%.1f kB")},
+	{"the same, sampled", "<= 64 kB", []string{"planned_sampled_kB"}, atMost(64, "%.1f kB")},
 	{"shmtsd, stripped", "<= 16 MB", []string{"shmtsd_MB"}, atMost(16, "%.1f MB")},
 
-	{"shmtsd, 1,000 segments x 100 series at 1 s, polling (no archive yet)", "<= 0.5 % of a core", []string{"daemon_cpu"}, atMost(0.5, "%.2f %%")},
-	{"the same", "<= 48 MB RSS", []string{"daemon_rss"}, atMost(48_000, "%.0f kB")},
+	{"archive: a host's own metrics, the repository's recording", "<= 0.6 B a sample all-in", []string{"size/host/archive"}, atMost(0.6, size)},
+	{"archive: this host's own metrics", "the same", []string{"size/host_now/archive"}, atMost(0.6, size)},
+	{"archive: an application mix", "<= 1.6 B a sample all-in", []string{"size/app/archive"}, atMost(1.6, size)},
+	{"archive: 45 s VMs", "the same", []string{"size/vms/archive"}, atMost(1.6, size)},
+	{"archive: an application mix", "(not in the design) half of Prometheus's TSDB", []string{"size/app/archive", "size/app/prometheus"}, cheaper(2)},
+	{"archive: 45 s VMs", "(not in the design) half of Prometheus's TSDB", []string{"size/vms/archive", "size/vms/prometheus"}, cheaper(2)},
+	{"archive: histograms of 160 buckets, 5 observations a second", "<= 40 B a row", []string{"size/histogram_5/archive"}, atMost(40, "%.1f B")},
+	{"the same, 50 a second", "the same", []string{"size/histogram_50/archive"}, atMost(40, "%.1f B")},
+	{"the same, 1,000 a second", "the same", []string{"size/histogram_1000/archive"}, atMost(40, "%.1f B")},
+	{"flush", "<= 30 ns CPU a sample", []string{"flush/ns_a_sample"}, atMost(30, ns)},
+	{"flush, and folding into 10 s and 5 m", "(the design says flush) the same", []string{"flush_folding/ns_a_sample"}, atMost(30, ns)},
+	{"flush: handed to files", "<= 1.1 x payload", []string{"flush_folding/written_to_payload"}, atMost(1.1, "%.3f x")},
+	{"flush: written to the disk", "<= 1.1 x payload", []string{"flush_folding/device_to_payload"}, atMost(1.1, "%.3f x")},
+	{"select among 10 M dead series, about 1,000 sources", "p50 <= 5 ms", []string{"select/thousand_p50_ms"}, atMost(5, ms)},
+	{"the same, one source", "p50 <= 5 ms", []string{"select/one_p50_ms"}, atMost(5, ms)},
+	{"the same, resident", "<= 4 MB", []string{"select/resident_kB"}, atMost(4000, "%.0f kB")},
+	{"query: one series, 1 h at 1 s, warm", "p50 < 1 ms", []string{"query/one_warm_ms"}, atMost(1, ms)},
+	{"the same, cold", "p50 < 10 ms", []string{"query/one_cold_ms"}, atMost(10, ms)},
+	{"query: sum(rate[1m]) of 1,000 series, 1 h, step 15 s, warm", "< 150 ms", []string{"query/sum_10s_warm_ms"}, atMost(150, ms)},
+	{"the same, cold", "< 300 ms", []string{"query/sum_10s_cold_ms"}, atMost(300, ms)},
+	{"the same with rate[30s], which reads rows of 1 s, warm", "< 150 ms", []string{"query/sum_1s_warm_ms"}, atMost(150, ms)},
+	{"the same, cold", "< 300 ms", []string{"query/sum_1s_cold_ms"}, atMost(300, ms)},
+	{"query: histogram_quantile over 100 histograms, 1 h, rows of 10 s, warm", "< 100 ms", []string{"query/quantile_warm_ms"}, atMost(100, ms)},
+	{"restart with 1,000 live segments and a full archive: first answer", "< 200 ms", []string{"restart_first_ms"}, atMost(200, ms)},
+	{"the same: an answer of all segments", "(not in the design) < 200 ms", []string{"restart_all_ms"}, atMost(200, ms)},
+
+	{"shmtsd, 1,000 segments x 100 series at 1 s, polling and archiving", "<= 0.5 % of a core", []string{"daemon_archive_cpu"}, atMost(0.5, "%.2f %%")},
+	{"the same", "<= 48 MB RSS", []string{"daemon_archive_rss"}, atMost(48_000, "%.0f kB")},
 	{"the same, OTLP of all each 10 s", "<= 1 % of a core", []string{"daemon_otlp_cpu"}, atMost(1, "%.2f %%")},
 }
 
-// later are goals whose parts are still to come.
-var later = []string{
-	"archive: bytes a sample, flush, select among dead series, restart",
-	"queries over an hour at 1 s: the live tiers hold two minutes at 1 s; the archive holds the rest",
-	"sampled segments (<= 64 kB): born by writers that never tick",
-}
-
-// sizes are what needs no clock: the default segment as planned, and the daemon's binary.
+// sizes are what needs no clock: segments as planned, and the daemon's binary.
 func (b *bench) sizes() error {
 	plan, err := writer.Plan(writer.Options{Job: "plan", Instance: "plan"})
 	if err != nil {
 		return err
 	}
 	b.results["planned_kB"] = float64(plan.TotalSize) / 1000
+	if plan, err = writer.Plan(writer.Options{Job: "plan", Instance: "plan", Sampled: true}); err != nil {
+		return err
+	}
+	b.results["planned_sampled_kB"] = float64(plan.TotalSize) / 1000
 	info, err := os.Stat(b.path("shmtsd"))
 	if err != nil {
 		return err

@@ -2,10 +2,9 @@
 // bench/RESULTS.md: what was found on this machine, beside what was to be reached.
 //
 // It runs bench/peers (Go record calls next to other libraries), bench/c/record.c
-// (C, next to PCP's libpcp_mmv where its headers are) and bench/fleet (a
-// thousand segments and a daemon, next to Prometheus). Run it from the root
-// of the repository, on a machine that does nothing else; it takes about six minutes,
-// and some more the first time, to build Prometheus.
+// (C, next to PCP's libpcp_mmv where its headers are), bench/archive (what the archive takes and costs, next to Prometheus's TSDB
+// and rrdtool) and bench/fleet (a thousand segments and daemons, next to Prometheus). Run it from the root of the repository, on a machine that does
+// nothing else; it takes about twelve minutes, and some more the first time, to build Prometheus.
 package main
 
 import (
@@ -28,6 +27,8 @@ type options struct {
 	window     time.Duration
 	warm       time.Duration
 	skipFleet  bool
+	archives   bool
+	records    bool
 	prometheus bool
 	quiet      float64
 }
@@ -36,8 +37,10 @@ func main() {
 	var o options
 	flag.StringVar(&o.out, "o", "bench/RESULTS.md", "write the results to this `file`")
 	flag.IntVar(&o.rounds, "rounds", 61, "rounds of each record call")
-	flag.DurationVar(&o.window, "for", 60*time.Second, "how long the fleet is measured, each set-up")
+	flag.DurationVar(&o.window, "for", 300*time.Second, "how long the fleet is measured: 5 minutes are what the archive's work repeats after")
 	flag.DurationVar(&o.warm, "warm", 20*time.Second, "how long it runs before")
+	flag.BoolVar(&o.records, "records", true, "measure record calls and ticks")
+	flag.BoolVar(&o.archives, "archive", true, "measure the archive")
 	flag.BoolVar(&o.skipFleet, "nofleet", false, "leave the fleet out")
 	flag.BoolVar(&o.prometheus, "prometheus", true, "with the fleet, measure Prometheus too")
 	flag.Float64Var(&o.quiet, "quiet", 0.3, "wait up to two minutes for a load average of at most this")
@@ -52,7 +55,7 @@ func run(o options) error {
 	if _, err := os.Stat("bench/run/main.go"); err != nil {
 		return errors.New("shmts: want the repository's root as the working directory")
 	}
-	scratch, err := os.MkdirTemp("", "shmts-bench-")
+	scratch, err := diskScratch()
 	if err != nil {
 		return err
 	}
@@ -103,11 +106,21 @@ func (b *bench) build() error {
 	if err := b.command("", "go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", b.path("shmtsd"), "./cmd/shmtsd"); err != nil {
 		return err
 	}
-	if err := b.command("", "go", "build", "-o", b.path("fleet"), "./bench/fleet"); err != nil {
-		return err
+	for _, name := range []string{"fleet", "archive"} {
+		if err := b.command("", "go", "build", "-o", b.path(name), "./bench/"+name); err != nil {
+			return err
+		}
 	}
-	for _, name := range []string{".", "expose"} {
-		to := map[string]string{".": "peers", "expose": "expose"}[name]
+	for _, name := range []string{"udpfwd", "udpgen"} {
+		if err := b.command("", "gcc", "-std=c11", "-O2", "-Icshim", "-o", b.path(name), "cshim/examples/"+name+".c", "-pthread"); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{".", "expose", "tsdb"} {
+		to := name
+		if name == "." {
+			to = "peers"
+		}
 		if err := b.command("bench/peers", "go", "build", "-o", b.path(to), "./"+name); err != nil {
 			return err
 		}
@@ -124,14 +137,18 @@ func (b *bench) build() error {
 }
 
 func (b *bench) measure() error {
-	if err := b.goRecords(); err != nil {
-		return err
-	}
-	if err := b.cRecords(); err != nil {
-		return err
+	if b.records {
+		if err := errors.Join(b.goRecords(), b.cRecords()); err != nil {
+			return err
+		}
 	}
 	if err := b.sizes(); err != nil {
 		return err
+	}
+	if b.archives {
+		if err := b.archive(); err != nil {
+			return err
+		}
 	}
 	if b.skipFleet {
 		return nil
@@ -200,32 +217,24 @@ func (b *bench) cRecords() error {
 
 // fleet runs bench/fleet: name, value.
 func (b *bench) fleet() error {
-	say("a fleet of 1,000 segments, a daemon, and Prometheus")
+	say("a fleet of 1,000 segments, daemons, and Prometheus")
 	args := []string{"-shmtsd", b.path("shmtsd"), "-for", b.window.String(), "-warm", b.warm.String()}
+	if b.archives {
+		args = append(args, "-archive", b.path("full"))
+	}
 	if b.prometheus {
 		args = append(args, "-prometheus", "-expose", b.path("expose"))
 	}
-	lines, failed := b.output(b.path("fleet"), args...)
-	if failed != nil { // what it measured until then stands
+	if failed := b.values(b.path("fleet"), args...); failed != nil { // what it measured until then stands
 		b.notes = append(b.notes, "The fleet's run ended early: "+failed.Error()+".")
-	}
-	for _, f := range lines {
-		if len(f) != 2 {
-			return fmt.Errorf("shmts: bench/fleet: want 2 fields, got %q", f)
-		}
-		value, err := strconv.ParseFloat(f[1], 64)
-		if err != nil {
-			return fmt.Errorf("shmts: bench/fleet: %s: %w", f[0], err)
-		}
-		b.results[f[0]] = value
 	}
 	s := section{title: "A fleet: processes", header: []string{"what", "% of a core", "RSS MB", "anonymous", "segments", "peak"}}
 	for _, p := range []struct{ name, what string }{
 		{"timers", "1,000 goroutines in 4 processes that wake up once a second and do nothing"},
 		{"daemon", "shmtsd polling"},
+		{"daemon_archive", "shmtsd polling and archiving, into a full archive"},
+		{"daemon_otlp", "shmtsd polling and archiving, and OTLP of everything each 10 s"},
 		{"daemon_writers", "1,000 writers in 4 processes meanwhile: a tick a second each, and a record a second of each series"},
-		{"daemon_otlp", "shmtsd polling, OTLP of everything each 10 s"},
-		{"daemon_otlp_writers", "the writers meanwhile"},
 		{"prometheus", "Prometheus scraping each second"},
 		{"prometheus_exposers", "the processes that it scrapes"},
 	} {

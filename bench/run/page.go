@@ -21,17 +21,13 @@ func (b *bench) write(w io.Writer) {
 	for _, note := range b.remarks() {
 		p("%s\n", note)
 	}
-	p("Not measured yet:\n")
-	for _, l := range later {
-		p("- %s", l)
-	}
-	p("")
-
 	for _, s := range b.sections {
 		p("## %s\n", s.title)
 		table(w, s.header, s.rows)
 		if s.title == "A fleet: processes" {
 			b.writeFleet(p)
+		} else {
+			b.writeArchive(s.title, p)
 		}
 	}
 	for _, note := range b.notes {
@@ -76,11 +72,20 @@ func (b *bench) writeFleet(p func(string, ...any)) {
 	r := b.results
 	p("%.0f segments of 100 series (60 counters, 20 gauges, 10 stats, 10 histograms of 80 buckets) at the default tiers, %.1f kB each as",
 		r["segments"], r["segment_kB"])
-	p("allocated, in 4 processes. %% of a core is processor time of the whole process, all threads, over %v after %v of warming up.",
+	p("allocated, in 4 processes. %% of a core is processor time of the whole process, all threads, over %v after %v of warming up; the shmtsds ran at the",
 		b.window, b.warm)
+	p("same time, over the same segments, so what one takes more than another is not what the machine did meanwhile. (Prometheus: over a minute.)")
 	p("Of what the writers take, %.1f %% is Go waking up a goroutine a writer and second, doing nothing; the ticks and 100,000 records a",
 		r["timers_cpu"])
 	p("second are the rest. (A tick by itself, in cache: the table above.)")
+	if n := r["daemon_archive_1s_samples"]; n > 0 {
+		p("Archived a second: %.0f samples and %.1f kB into the tier of 1 s, %.1f kB into that of 10 s (histograms, and what is folded), %.1f kB into that of 5 m; none was lost.",
+			n, r["daemon_archive_1s_bytes"]/1000, r["daemon_archive_10s_bytes"]/1000, r["daemon_archive_5m_bytes"]/1000)
+		p("What it takes more than polling alone is %.0f ns for each of those samples: reading rings, columns, the disk, folding, collections.",
+			(r["daemon_archive_cpu"]-r["daemon_cpu"])/100*1e9/n)
+		p("The archive was full, and held 100,000 dead VMs. Killed and started anew over it, the daemon gave its first answer with data after %.0f ms, and", r["restart_first_ms"])
+		p("one of all segments after %.0f (medians; the longest %.0f).", r["restart_all_ms"], r["restart_most_ms"])
+	}
 	if r["daemon_otlp_requests"] > 0 {
 		p("OTLP: %.0f requests, %.0f data points, %.1f MB gzipped in that time.", r["daemon_otlp_requests"], r["daemon_otlp_points"],
 			r["daemon_otlp_wire_kB"]/1000)
@@ -88,9 +93,12 @@ func (b *bench) writeFleet(p func(string, ...any)) {
 	if r["prometheus_cpu"] > 0 {
 		p("Prometheus scrapes 1,000 targets of 100 plain series (60 counters, 40 gauges) out of 4 processes that use client_golang:")
 		p("%.0f samples a second arrived.", r["prometheus_samples"])
-		p("It stores them, too; shmtsd does not yet. Processor time: Prometheus %.0f x shmtsd; exposing %.1f x writing with its ticks.",
-			r["prometheus_cpu"]/r["daemon_cpu"], r["prometheus_exposers_cpu"]/r["daemon_writers_cpu"])
-		p("Memory: %.1f x.", r["prometheus_rss"]/r["daemon_rss"])
+		ours := "daemon_archive"
+		if r[ours+"_cpu"] == 0 {
+			ours = "daemon"
+		}
+		p("Processor time: Prometheus %.0f x shmtsd; exposing %.1f x writing with its ticks. Memory: %.1f x.",
+			r["prometheus_cpu"]/r[ours+"_cpu"], r["prometheus_exposers_cpu"]/r["daemon_writers_cpu"], r["prometheus_rss"]/r[ours+"_rss"])
 	}
 	p("")
 }
