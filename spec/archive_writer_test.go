@@ -61,9 +61,7 @@ func archivesInPython(t *testing.T, dirs []string) map[string]said {
 // A scenario appends rows as a daemon would, of sources that come and go, are rewound and copied, whose tables grow and whose clocks are
 // stepped back.
 type scenario struct {
-	t       *testing.T
 	r       *rand.Rand
-	a       *archive.Archive
 	live    []*life
 	schemas []*archive.Schema
 }
@@ -73,7 +71,6 @@ type life struct {
 	schema int
 	no     uint64
 	now    int64
-	folded []archive.Rows // the last block's, to be appended again
 }
 
 func (s *scenario) birth() *life {
@@ -189,7 +186,7 @@ func write(t *testing.T, dir string, seed uint64, flushes int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scenario{t: t, r: rand.New(rand.NewPCG(seed, 19)), a: a}
+	s := &scenario{r: rand.New(rand.NewPCG(seed, 19))}
 	for i, n := range []int{3, 8, 20} {
 		all := s.series(n)
 		for _, sr := range all {

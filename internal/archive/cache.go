@@ -2,6 +2,7 @@ package archive
 
 import (
 	"container/list"
+	"errors"
 	"slices"
 	"sync"
 
@@ -97,9 +98,41 @@ func (a *Archive) schema(e *extent, ref schemaRef) (*Schema, error) {
 	}
 	s, err := e.readSchema(ref)
 	if err != nil {
-		return nil, err
+		var d *damage
+		if !errors.As(err, &d) {
+			return nil, err
+		}
+		if s = a.sameSchema(e, ref.hash); s == nil {
+			return nil, err
+		}
+		_ = e.failed(err) // counted, and nothing is lost
 	}
 	return a.reading.schemas.put(s.Hash, s, schemaCost(s), keepSchemas), nil
+}
+
+// sameSchema looks for a schema in all other extents. FORMAT.md 15.3.
+func (a *Archive) sameSchema(e *extent, hash [16]byte) *Schema {
+	for _, t := range a.tiers {
+		for _, other := range t.all() {
+			if other == e {
+				continue
+			}
+			x, ix := a.index(other)
+			refs, err := ix.schemas()
+			if err != nil {
+				continue // who reads that extent sees it
+			}
+			for _, ref := range refs {
+				if ref.offset == 0 || ref.hash != hash {
+					continue
+				}
+				if s, err := x.readSchema(ref); err == nil {
+					return s
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func schemaCost(s *Schema) int {

@@ -25,12 +25,7 @@ func Archive(out io.Writer, dir string) (err error) {
 		return err
 	}
 	defer a.Close()
-	d := &archiveDump{Writer: bufio.NewWriter(io.Discard), a: a, schemas: map[[16]byte]*archive.Schema{}, sources: map[archive.Key]*archive.Source{}}
-	// Twice: a schema that one extent has lost is known, once another extent's was read.
-	if err := d.tiers(); err != nil {
-		return err
-	}
-	d.Reset(out)
+	d := &archiveDump{Writer: bufio.NewWriter(out), a: a, schemas: map[[16]byte]*archive.Schema{}, sources: map[archive.Key]*archive.Source{}}
 	d.printf("archive %x", a.ID())
 	if err := d.tiers(); err != nil {
 		return err
@@ -76,8 +71,6 @@ type archiveDump struct {
 func (d *archiveDump) printf(format string, args ...any) { fmt.Fprintf(d, format+"\n", args...) }
 
 func (d *archiveDump) tiers() error {
-	clear(d.schemas)
-	clear(d.sources)
 	for i, t := range d.a.Tiers() {
 		d.printf("tier %d extent_size=%d extents=%d used=%d generation=%d", t.Step, t.ExtentSize, t.Extents, t.Used, t.Generation)
 		if m, ok := d.a.Marked(i); ok {
