@@ -22,8 +22,9 @@ type history struct {
 	swept    atomic.Pointer[archiver.SweepStats] // after the last sweep
 }
 
-// openHistory opens the archive that the settings name, and has the register hold ended segments until they are in it. An
-// error says why there can't be one: it is another process's, or a file can't be made.
+// openHistory opens the archive that the settings name, and has the register hold ended segments until they are in it. Where the
+// disk does not let it, archiving is stopped, as after a failure later on, and tried again. An error says why else there can't
+// be one: it is another process's, or the directory may not be written.
 func openHistory(c *config.Archive, r *source.Register, log *slog.Logger) (*history, error) {
 	o := archive.Options{Dir: c.Dir, Logger: log}
 	size := int64(0)
@@ -31,9 +32,12 @@ func openHistory(c *config.Archive, r *source.Register, log *slog.Logger) (*hist
 		o.Tiers = append(o.Tiers, archive.TierOptions{Step: t.Step, Budget: t.Budget})
 		size += t.Budget
 	}
-	w, err := archive.Open(o)
+	w, err := archive.OpenStopped(o)
 	if err != nil {
 		return nil, fmt.Errorf("shmts: archive %s: %w", c.Dir, err)
+	}
+	if err := w.Err(); err != nil {
+		log.Error("history is not kept until the disk allows it", "dir", c.Dir, "err", err)
 	}
 	// What is flushed passes through the sweeper, and what that folds through the archiver's meter.
 	h := &history{archive: w, sweeper: archiver.NewSweeper(archiver.SweepOptions{Archive: w, Ephemeral: c.Ephemeral, Logger: log})}
@@ -42,7 +46,9 @@ func openHistory(c *config.Archive, r *source.Register, log *slog.Logger) (*hist
 	h.archiver = a
 	h.sweeper.Through(a.Writer(), a.Live)
 	r.Hold("archive", func(s *source.Segment) bool { return a.Finished(s) })
-	log.Info("history is kept", "dir", c.Dir, "bytes", size)
+	if w.Err() == nil {
+		log.Info("history is kept", "dir", c.Dir, "bytes", size)
+	}
 	return h, nil
 }
 

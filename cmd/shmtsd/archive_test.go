@@ -107,3 +107,63 @@ func TestStopReason(t *testing.T) {
 		t.Errorf("no error: want -1, got %d", got)
 	}
 }
+
+// A disk that has no room for the archive does not keep the daemon from serving, and once it has, history is kept from what is
+// in the rings on.
+func TestNoRoomAtFirst(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a file system needs root")
+	}
+	at := t.TempDir()
+	if err := syscall.Mount("shmts", at, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("mount: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(at, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := newStore(t)
+	d := startDaemon(t, []string{"SHMTS_DIR=" + dir}, "--poll-interval", "100ms", "--dead-ttl", "5s", "--archive.dir", filepath.Join(at, "archive"), "--archive.tiers", "1s=1MiB")
+	w := startWriter(t, dir, "shop")
+	w.add(40)
+	waitFor(t, "an answer", func() error {
+		got, err := d.query("work_done_total")
+		if err == nil && len(got) != 1 {
+			err = fmt.Errorf("got %v", got)
+		}
+		return err
+	})
+	if text, err := d.get("/-/ready"); err != nil || !strings.Contains(text, "archiving is stopped") || !strings.Contains(text, "no space left") {
+		t.Errorf("/-/ready: want it ready, and why nothing is archived, got %q, %v", text, err)
+	}
+	metric := func(want string) func() error {
+		return func() error {
+			text, err := d.get("/metrics")
+			if err == nil && !strings.Contains(text, want) {
+				err = fmt.Errorf("want %q, got %s", want, text)
+			}
+			return err
+		}
+	}
+	waitFor(t, "the reason in /metrics", metric(`shmtsd_archive_stopped{reason="no_space"} 1`))
+	w.add(2)
+	w.kill()
+	if err := syscall.Mount("shmts", at, "tmpfs", syscall.MS_REMOUNT, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "archiving", metric(`shmtsd_archive_stopped{reason="no_space"} 0`))
+	waitFor(t, "it unlinked", func() error {
+		if left := segments(t, dir, "shop"); len(left) > 0 {
+			return fmt.Errorf("got %v", left)
+		}
+		return nil
+	})
+	got, err := d.query("sum(last_over_time(work_done_total[5m]))")
+	if err != nil || len(got) != 1 || got[""] != "42" && got["{}"] != "42" {
+		t.Errorf("want 42 from the archive, got %v, %v", got, err)
+	}
+	if err := metric("shmtsd_archive_segments_drained_total 1\n")(); err != nil {
+		t.Error(err)
+	}
+}
