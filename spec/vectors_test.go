@@ -237,6 +237,22 @@ func TestReferenceCommand(t *testing.T) {
 	if out, errs, status := run("vectors/major-2.shmts"); status != 1 || out != "" || !strings.Contains(errs, "major 1") {
 		t.Errorf("want a reason on stderr and status 1, got %q, %q and %d", out, errs, status)
 	}
+	archives := map[string]string{}
+	for _, v := range archiveIndex(t) {
+		switch v.ID {
+		case "folded", "tier-major-2", "block-body-check":
+			archives[v.ID] = archiveDir(t, v)
+		}
+	}
+	if out, errs, status := run(archives["folded"]); status != 0 || out != string(read(t, "archive/folded.txt")) || errs != "" {
+		t.Errorf("want the text of two tiers and status 0, got %d bytes, %q and %d", len(out), errs, status)
+	}
+	if out, errs, status := run(filepath.Join(archives["block-body-check"], "1s.tier")); status != 0 || out != string(read(t, "archive/block-body-check.txt")) || !strings.Contains(errs, "body_check") {
+		t.Errorf("want the text of one tier, what was passed over, and status 0, got %d bytes, %q and %d", len(out), errs, status)
+	}
+	if out, errs, status := run(archives["tier-major-2"]); status != 1 || out != "" || !strings.Contains(errs, "major 1") {
+		t.Errorf("want a reason on stderr and status 1, got %q, %q and %d", out, errs, status)
+	}
 	if _, errs, status := run("vectors/none.shmts"); status != 2 || !strings.Contains(errs, "none.shmts") {
 		t.Errorf("want the file's name on stderr and status 2, got %q and %d", errs, status)
 	}
