@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shmts/shmts/bench/corpus"
+	"github.com/shmts/shmts/internal/peers"
 )
 
 // recording is how long this host and the demo's forwarder are recorded.
@@ -132,7 +133,7 @@ func (b *bench) writeArchive(title string, p func(string, ...any)) {
 	switch title {
 	case "The archive: bytes a sample":
 		p("All-in: labels, schemas, headers and index; of the archive, what is in use of its file, written in blocks as the daemon writes them, and read back. Of")
-		p("Prometheus %s, the block that its head is compacted into: chunks and index; times come some ms late, as ticks do, and in the next column lie on the", "v0.315.0")
+		p("Prometheus %s, the block that its head is compacted into: chunks and index; times come some ms late, as ticks do, and in the next column lie on the", peers.PrometheusVersion)
 		p("step, as those of its own scrapes mostly do. It gets histograms as native ones. rrdtool: a file for each source with one RRA, LAST, of as many rows; each bucket is a")
 		p("data source. Recordings are replayed until they are an hour long. Of the application mix, a tenth are random f64s, and a fifth sums of such: no codec makes")
 		p("less than 6 bytes a sample of the one.\n")

@@ -253,7 +253,7 @@ func (b *bench) path(name string) string { return filepath.Join(b.scratch, name)
 
 // shown is a command line as the page shows it, without this run's scratch directory.
 func (b *bench) shown(args []string) string {
-	return strings.ReplaceAll(strings.Join(args, " "), b.scratch+"/", "")
+	return strings.ReplaceAll(strings.ReplaceAll(strings.Join(args, " "), b.scratch+"/", ""), b.scratch, ".")
 }
 
 func (b *bench) command(dir, name string, args ...string) error {
