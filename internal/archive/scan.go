@@ -40,7 +40,9 @@ func (e *extent) scan(following bool) error {
 				return nil
 			}
 			gap = true
-			off += align
+			// Most of what is left of an extent is no block: of what was read, only what begins as one is looked at.
+			for off += align; off+BlockHeaderSize <= at+uint32(len(buf)) && le.Uint32(buf[off-at:]) != blockMagic; off += align {
+			}
 			continue
 		}
 		if gap { // what lies behind the last block is no fault
