@@ -14,7 +14,7 @@ import (
 )
 
 // recording is how long this host and the demo's forwarder are recorded.
-const recording = 45 * time.Second
+const recording = 30 * time.Second
 
 // diskScratch is a directory on a disk, where there is one: /tmp is memory on some machines.
 func diskScratch() (string, error) {

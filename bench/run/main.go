@@ -37,7 +37,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.out, "o", "bench/RESULTS.md", "write the results to this `file`")
 	flag.IntVar(&o.rounds, "rounds", 61, "rounds of each record call")
-	flag.DurationVar(&o.window, "for", 300*time.Second, "how long the fleet is measured: 5 minutes are what the archive's work repeats after")
+	flag.DurationVar(&o.window, "for", 360*time.Second, "how long the fleet is measured: what a minute's flush leaves is folded each 6 minutes")
 	flag.DurationVar(&o.warm, "warm", 20*time.Second, "how long it runs before")
 	flag.BoolVar(&o.records, "records", true, "measure record calls and ticks")
 	flag.BoolVar(&o.archives, "archive", true, "measure the archive")

@@ -74,7 +74,7 @@ func (b *bench) writeFleet(p func(string, ...any)) {
 		r["segments"], r["segment_kB"])
 	p("allocated, in 4 processes. %% of a core is processor time of the whole process, all threads, over %v after %v of warming up; the shmtsds ran at the",
 		b.window, b.warm)
-	p("same time, over the same segments, so what one takes more than another is not what the machine did meanwhile. (Prometheus: over a minute.)")
+	p("same time, over the same segments, so what one takes more than another is not what the machine did meanwhile. (Prometheus: over 40 s.)")
 	p("Of what the writers take, %.1f %% is Go waking up a goroutine a writer and second, doing nothing; the ticks and 100,000 records a",
 		r["timers_cpu"])
 	p("second are the rest. (A tick by itself, in cache: the table above.)")
