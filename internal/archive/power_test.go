@@ -195,11 +195,19 @@ func many(t *testing.T, env string, n int) int {
 func TestPowerLoss(t *testing.T) {
 	t.Parallel()
 	want := many(t, "SHMTS_CRASHES", 1500)
-	images, cuts := 0, 0
+	images, cuts, recovering := 0, 0, 0
 	for seed := uint64(0); images < want; seed++ {
 		r := newRun(t, seed)
-		if err := r.open(); err != nil {
-			t.Fatal(err)
+		if seed%2 == 1 { // cut while it is made
+			r.s.left = r.r.IntN(20)
+		}
+		for err := r.open(); err != nil; err = r.open() {
+			if !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			r = r.fork(r.s.image(r.r.IntN(2) == 0))
+			cuts++
+			images++
 		}
 		for range 12 {
 			r.s.left = r.r.IntN(120)
@@ -215,9 +223,22 @@ func TestPowerLoss(t *testing.T) {
 			for i := range 6 {
 				killed := i == 0
 				c := r.fork(r.s.image(killed))
-				if err := c.open(); err != nil {
+				if r.r.IntN(3) == 0 { // once more, while it is recovered
+					c.s.left = r.r.IntN(15)
+				}
+				err := c.open()
+				if errors.Is(err, errCut) {
+					again := r.r.IntN(2) == 0
+					killed = killed && again
+					c = c.fork(c.s.image(again))
+					err = c.open()
+					images++
+					recovering++
+				}
+				if err != nil {
 					t.Fatalf("seed %d: cut %d: open: %v", seed, cuts, err)
 				}
+				c.s.left = -1
 				c.check(killed)
 				images++
 				if next == nil || r.r.IntN(2) == 0 {
@@ -237,7 +258,7 @@ func TestPowerLoss(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d images after %d cuts", images, cuts)
+	t.Logf("%d images after %d cuts, %d of them while one was recovered", images, cuts, recovering)
 }
 
 var errIO = errors.New("input/output error")

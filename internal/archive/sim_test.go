@@ -17,7 +17,8 @@ type sim struct {
 	mu    sync.Mutex
 	r     *rand.Rand
 	files map[string]*simFile
-	named map[string]bool // names that outlive a loss of power
+	named map[string]bool     // names that outlive a loss of power
+	gone  map[string]*simFile // removed since the directory was synced: a loss of power may bring them back
 
 	left   int   // operations before the power is cut; negative: it is not
 	cut    bool  // everything fails from now on
@@ -34,18 +35,57 @@ var errCut = errors.New("power cut")
 type simFile struct {
 	s     *sim
 	path  string
-	data  []byte             // as it is read
-	old   map[int64][][]byte // of sectors written since the last sync: what they were before each write
-	lost  map[int64][]byte   // of sectors that a failed sync has not written: what is on the disk
-	sizes []int64            // since the last sync
+	data  []byte           // as it is read
+	old   unsynced         // sectors
+	lost  map[int64][]byte // of sectors that a failed sync has not written: what is on the disk
+	sizes []resizing       // since the last sync
+}
+
+// unsynced are sectors written since the last sync: what they were before each write.
+type unsynced map[int64][][]byte
+
+// A resizing is undone by a loss of power: what was cut off is there again, as the disk has it.
+type resizing struct {
+	size int64 // before
+	tail []byte
+	old  unsynced // of the tail
+}
+
+// tear has each sector be as it was before or after any of its writes.
+func (u unsynced) tear(r *rand.Rand, data []byte, at int64) {
+	for _, sec := range slices.Sorted(maps.Keys(u)) {
+		all := u[sec]
+		if i := r.IntN(len(all) + 1); i < len(all) && sec*sector-at < int64(len(data)) {
+			copy(data[sec*sector-at:], all[i])
+		}
+	}
+}
+
+// onDisk is what a loss of power leaves of a file.
+func (f *simFile) onDisk(r *rand.Rand) []byte {
+	data := slices.Clone(f.data)
+	for sec, b := range f.lost {
+		copy(data[sec*sector:], b)
+	}
+	f.old.tear(r, data, 0)
+	for _, c := range slices.Backward(f.sizes[r.IntN(len(f.sizes)+1):]) {
+		if c.size <= int64(len(data)) {
+			data = data[:c.size:c.size]
+			continue
+		}
+		at := int64(len(data))
+		data = append(data, c.tail...)
+		c.old.tear(r, data[at:], at)
+	}
+	return data
 }
 
 func newSim(r *rand.Rand) *sim {
-	return &sim{r: r, files: map[string]*simFile{}, named: map[string]bool{}, left: -1}
+	return &sim{r: r, files: map[string]*simFile{}, named: map[string]bool{}, gone: map[string]*simFile{}, left: -1}
 }
 
 func (s *sim) file(path string, data []byte) *simFile {
-	f := &simFile{s: s, path: path, data: data, old: map[int64][][]byte{}, lost: map[int64][]byte{}}
+	f := &simFile{s: s, path: path, data: data, old: unsynced{}, lost: map[int64][]byte{}}
 	s.files[path] = f
 	return f
 }
@@ -66,38 +106,35 @@ func (s *sim) image(killed bool) *sim {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := newSim(s.r)
-	for _, path := range slices.Sorted(maps.Keys(s.files)) {
-		f := s.files[path]
-		if killed {
+	if killed {
+		for path, f := range s.files {
 			g := c.file(path, slices.Clone(f.data))
 			for sec, all := range f.old {
 				g.old[sec] = slices.Clone(all)
 			}
 			g.sizes = slices.Clone(f.sizes)
 			maps.Copy(g.lost, f.lost)
-			if s.named[path] {
-				c.named[path] = true
-			}
-			continue
 		}
+		maps.Copy(c.named, s.named)
+		maps.Copy(c.gone, s.gone)
+		return c
+	}
+	paths := slices.Sorted(maps.Keys(s.files))
+	for path := range s.gone {
+		if s.files[path] == nil {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	for _, path := range paths {
+		f := s.files[path]
 		if !s.named[path] && s.r.IntN(2) == 0 {
-			continue
+			f = s.gone[path] // if it was another one's name
 		}
-		c.named[path] = true
-		data := slices.Clone(f.data)
-		for sec, b := range f.lost {
-			copy(data[sec*sector:], b)
+		if f != nil {
+			c.named[path] = true
+			c.file(path, f.onDisk(s.r))
 		}
-		for _, sec := range slices.Sorted(maps.Keys(f.old)) {
-			all := f.old[sec]
-			if i := s.r.IntN(len(all) + 1); i < len(all) && int(sec*sector) < len(data) {
-				copy(data[sec*sector:], all[i])
-			}
-		}
-		if i := s.r.IntN(len(f.sizes) + 1); i < len(f.sizes) {
-			data = resized(data, f.sizes[i])
-		}
-		c.file(path, data)
 	}
 	return c
 }
@@ -145,6 +182,9 @@ func (s *sim) Remove(path string) error {
 	if s.step() {
 		return errCut
 	}
+	if f := s.files[path]; f != nil && (s.named[path] || s.gone[path] == nil) {
+		s.gone[path] = f
+	}
 	delete(s.files, path)
 	delete(s.named, path)
 	return nil
@@ -159,6 +199,7 @@ func (s *sim) SyncDir(string) error {
 	for path := range s.files {
 		s.named[path] = true
 	}
+	clear(s.gone)
 	return nil
 }
 
@@ -220,12 +261,23 @@ func (f *simFile) WriteAt(b []byte, off int64) (int, error) {
 }
 
 func (f *simFile) resize(size int64) {
-	f.sizes = append(f.sizes, int64(len(f.data)))
-	for sec := range f.old {
-		if sec*sector >= size {
-			delete(f.old, sec)
+	c := resizing{size: int64(len(f.data))}
+	if size < c.size {
+		c.tail, c.old = slices.Clone(f.data[size:]), unsynced{}
+		for sec, b := range f.lost {
+			if at := sec*sector - size; at >= 0 {
+				copy(c.tail[at:], b)
+				delete(f.lost, sec)
+			}
+		}
+		for sec, all := range f.old {
+			if sec*sector >= size {
+				c.old[sec] = all
+				delete(f.old, sec)
+			}
 		}
 	}
+	f.sizes = append(f.sizes, c)
 	f.data = resized(f.data, size)
 }
 
