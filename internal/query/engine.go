@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -17,7 +18,7 @@ type Options struct {
 	Sources     Sources
 	Timeout     time.Duration // of a query; 0: 2 min
 	MaxSamples  int           // in memory at once, a query; 0: 5,000,000, which is 80 MB
-	Concurrency int           // queries that run at the same time; 0: 4
+	Concurrency int           // queries that run at the same time, beside half as many light ones; 0: 4
 	Queue       int           // queries that wait for that; 0: 64
 	Logger      *slog.Logger
 	Now         func() time.Time
@@ -48,7 +49,7 @@ func New(o Options) *Engine {
 	e := &Engine{
 		Storage: NewStorage(o.Sources, o.MaxSamples, o.Now),
 		parser:  parser.NewParser(parser.Options{EnableExtendedRangeSelectors: true}),
-		gate:    &gate{run: make(chan struct{}, o.Concurrency), wait: make(chan struct{}, o.Concurrency+o.Queue)},
+		gate:    newGate(o.Concurrency, o.Queue),
 	}
 	e.engine = promql.NewEngine(promql.EngineOpts{
 		Logger:                   o.Logger,
@@ -64,39 +65,45 @@ func New(o Options) *Engine {
 	return e
 }
 
-// What a query's text may be. The parser and the engine recurse over it: a million brackets
-// would overflow the stack, which no recover catches.
-const (
-	MaxQueryLength = 64 << 10 // bytes
-	MaxQueryDepth  = 400      // expressions inside each other
-)
-
 // Parse parses a query as the engine would, and holds it to the limits.
 func (e *Engine) Parse(q string) (parser.Expr, error) {
-	if len(q) > MaxQueryLength {
-		return nil, fmt.Errorf("shmts: query: want at most %d bytes, got %d", MaxQueryLength, len(q))
+	if err := checkText(q); err != nil {
+		return nil, err
 	}
 	expr, err := e.parser.ParseExpr(q)
 	if err != nil {
 		return nil, err
 	}
-	if d := depth(expr); d > MaxQueryDepth {
-		return nil, fmt.Errorf("shmts: query: want at most %d expressions inside each other, got %d", MaxQueryDepth, d)
+	if err := checkTree(expr); err != nil {
+		return nil, err
 	}
 	return expr, nil
 }
 
 // Selectors parses match[] parameters.
 func (e *Engine) Selectors(match []string) ([][]*labels.Matcher, error) {
+	if len(match) > MaxSelectors {
+		return nil, fmt.Errorf("shmts: query: want at most %d selectors, got %d", MaxSelectors, len(match))
+	}
+	all := 0
+	for _, m := range match {
+		all += len(m)
+	}
+	if all > MaxQueryLength {
+		return nil, fmt.Errorf("shmts: query: want selectors of at most %d bytes together, got %d", MaxQueryLength, all)
+	}
+	if err := checkText(strings.Join(match, " ")); err != nil {
+		return nil, err
+	}
 	return e.parser.ParseMetricSelectors(match)
 }
 
-func depth(n parser.Node) int {
-	d := 0
-	for c := range parser.ChildrenIter(n) {
-		d = max(d, depth(c))
+// Matcher makes a matcher that no parser has seen, within the same limits.
+func Matcher(t labels.MatchType, name, value string) (*labels.Matcher, error) {
+	if (t == labels.MatchRegexp || t == labels.MatchNotRegexp) && (len(value) > MaxQueryLength || regexSize(value) > MaxRegexSize) {
+		return nil, errRegexSize
 	}
-	return d + 1
+	return labels.NewMatcher(t, name, value)
 }
 
 // QueryOptions are a client's wishes for one query.
@@ -110,29 +117,29 @@ type QueryOptions struct {
 // Instant prepares a query at one time. The caller Closes it when the result is no longer used.
 // An error is the query's own (it can't be parsed), or of waiting for a place: ErrBusy, or the context's.
 func (e *Engine) Instant(ctx context.Context, q string, t time.Time, o QueryOptions) (promql.Query, error) {
-	run, q, opts, err := e.begin(ctx, q, t, t, o)
+	run, q, opts, light, err := e.begin(ctx, q, t, t, 0, o)
 	if err != nil {
 		return nil, err
 	}
 	pq, err := e.engine.NewInstantQuery(ctx, run, opts, q, t)
-	return wrap(pq, run, err)
+	return wrap(pq, run, light, err)
 }
 
 // Range prepares a query at each step from start to end.
 func (e *Engine) Range(ctx context.Context, q string, start, end time.Time, step time.Duration, o QueryOptions) (promql.Query, error) {
-	run, q, opts, err := e.begin(ctx, q, start, end, o)
+	run, q, opts, light, err := e.begin(ctx, q, start, end, step, o)
 	if err != nil {
 		return nil, err
 	}
 	pq, err := e.engine.NewRangeQuery(ctx, run, opts, q, start, end, step)
-	return wrap(pq, run, err)
+	return wrap(pq, run, light, err)
 }
 
 // begin parses a query, and rewrites it where it must be.
-func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, o QueryOptions) (*Run, string, promql.QueryOpts, error) {
+func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, every time.Duration, o QueryOptions) (*Run, string, promql.QueryOpts, bool, error) {
 	expr, err := e.Parse(q)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, "", nil, false, err
 	}
 	lookback := o.Lookback
 	if lookback <= 0 {
@@ -145,23 +152,27 @@ func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, o Qu
 		lookback = min(lookback, time.Duration(gapSteps*float64(step)))
 	}
 	run.hints.Lookback = lookback
-	return run, q, promql.NewPrometheusQueryOpts(o.PerStepStats, lookback), nil
+	return run, q, promql.NewPrometheusQueryOpts(o.PerStepStats, lookback), light(expr, start, end, every), nil
 }
 
 // running is a query that says which tiers answered.
 type running struct {
 	promql.Query
-	run *Run
+	run   *Run
+	light bool
 }
 
-func wrap(q promql.Query, run *Run, err error) (promql.Query, error) {
+func wrap(q promql.Query, run *Run, light bool, err error) (promql.Query, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &running{q, run}, nil
+	return &running{q, run, light}, nil
 }
 
 func (r *running) Exec(ctx context.Context) *promql.Result {
+	if r.light {
+		ctx = context.WithValue(ctx, lightKey{}, true)
+	}
 	res := r.Query.Exec(ctx)
 	if infos := r.run.Infos(); infos != nil {
 		res.Warnings.Merge(infos)
@@ -169,34 +180,83 @@ func (r *running) Exec(ctx context.Context) *promql.Result {
 	return res
 }
 
+// lightKey marks the context of a query that is light.
+type lightKey struct{}
+
+// What a light query may be: a look at what is now, or a panel of some minutes.
+const (
+	lightPoints = 1000 // instants times rows of a window
+	lightRange  = 10 * time.Minute
+)
+
+// light tells whether a query can't take long whatever it selects, but for the number of series.
+func light(expr parser.Expr, start, end time.Time, step time.Duration) bool {
+	points := int64(1)
+	if step > 0 {
+		points += int64(end.Sub(start) / step)
+	}
+	heavy := points > lightPoints
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.SubqueryExpr:
+			heavy = true
+		case *parser.MatrixSelector:
+			heavy = heavy || n.Range > lightRange || points*int64(n.Range/time.Second) > lightPoints*60
+		}
+		return nil
+	})
+	return !heavy
+}
+
 // ErrBusy says that as many queries wait as may.
 var ErrBusy = errors.New("shmts: too many queries are waiting to run")
 
-// gate is a promql.QueryTracker that lets so many run, so many wait, and no more.
-type gate struct{ run, wait chan struct{} }
+// gate is a promql.QueryTracker that lets so many run, so many wait, and no more. Light queries have places of their own beside: a
+// dashboard does not wait for somebody's scan.
+type gate struct{ run, wait, light, lightWait chan struct{} }
 
-func (g *gate) GetMaxConcurrent() int { return cap(g.run) }
+func newGate(run, wait int) *gate {
+	beside := max(1, run/2)
+	return &gate{make(chan struct{}, run), make(chan struct{}, run+wait), make(chan struct{}, beside), make(chan struct{}, beside+wait)}
+}
+
+func (g *gate) GetMaxConcurrent() int { return cap(g.run) + cap(g.light) }
+
+// What Insert answers: which place was given.
+const (
+	noPlace = iota
+	heavyPlace
+	lightPlace
+)
 
 func (g *gate) Insert(ctx context.Context, _ string) (int, error) {
-	select {
-	case g.wait <- struct{}{}:
-	default:
-		return 0, ErrBusy
+	run, wait, place := g.run, g.wait, heavyPlace
+	if ctx.Value(lightKey{}) != nil {
+		run, wait, place = g.light, g.lightWait, lightPlace
 	}
 	select {
-	case g.run <- struct{}{}:
-		return 1, nil
+	case wait <- struct{}{}:
+	default:
+		return noPlace, ErrBusy
+	}
+	select {
+	case run <- struct{}{}:
+		return place, nil
 	case <-ctx.Done():
-		<-g.wait
-		return 0, ctx.Err()
+		<-wait
+		return noPlace, ctx.Err()
 	}
 }
 
-// Delete gives the place back. The engine calls it after a failed Insert as well, with that's index 0.
+// Delete gives the place back. The engine calls it after a failed Insert as well, with that's index.
 func (g *gate) Delete(index int) {
-	if index == 1 {
+	switch index {
+	case heavyPlace:
 		<-g.run
 		<-g.wait
+	case lightPlace:
+		<-g.light
+		<-g.lightWait
 	}
 }
 

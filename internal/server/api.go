@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,13 +15,11 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/stats"
 )
-
-// prometheusVersion is that of the engine inside. Grafana and others choose features by it.
-const prometheusVersion = "3.15.0"
 
 // maxWarnings is how many warnings, and how many infos, an answer tells.
 const maxWarnings = 10
@@ -145,6 +142,15 @@ func (s *server) evaluate(r *http.Request, limit int, prepare func(context.Conte
 			a.warnings = append(a.warnings, truncated)
 		}
 	}
+	n := samples(res.Value)
+	if !s.held.take(n) {
+		return failed(unavailable, fmt.Errorf("shmts: answers of %d samples wait for their clients already", s.MaxHeld))
+	}
+	defer func() {
+		if a.done == nil {
+			s.held.give(n)
+		}
+	}()
 	result := &queryResult{value: res.Value}
 	switch st := r.Form.Get("stats"); st {
 	case "":
@@ -154,7 +160,7 @@ func (s *server) evaluate(r *http.Request, limit int, prepare func(context.Conte
 		result.stats = stats.NewQueryStats(q.Stats())
 		a.warnings = append(a.warnings, fmt.Sprintf("value %q for parameter \"stats\" is deprecated and will be rejected in the next major release, use \"true\" or \"all\"", st))
 	}
-	a.data, a.done = result, q.Close
+	a.data, a.done = result, func() { q.Close(); s.held.give(n) }
 	return a
 }
 
@@ -167,8 +173,12 @@ func (s *server) queryExemplars(r *http.Request) answer {
 	if end.Before(start) {
 		return failed(badData, errors.New("end timestamp must not be before start timestamp"))
 	}
-	if _, err := s.Engine.Parse(r.Form.Get("query")); err != nil {
+	expr, err := s.Engine.Parse(r.Form.Get("query"))
+	if err != nil {
 		return failed(badData, err)
+	}
+	if len(parser.ExtractSelectors(expr)) == 0 {
+		return answer{} // as Prometheus: 204
 	}
 	return answer{data: strs{}}
 }
@@ -328,24 +338,4 @@ func (s *server) metadata(r *http.Request) answer {
 		}
 	}
 	return answer{data: value{all}}
-}
-
-func (s *server) rules(*http.Request) answer {
-	return answer{data: value{map[string]any{"groups": []any{}}}}
-}
-
-func (s *server) alerts(*http.Request) answer {
-	return answer{data: value{map[string]any{"alerts": []any{}}}}
-}
-
-// buildInfo has no features, or Grafana takes this for Mimir.
-func (s *server) buildInfo(*http.Request) answer {
-	return answer{data: value{struct {
-		Version   string `json:"version"`
-		Revision  string `json:"revision"`
-		Branch    string `json:"branch"`
-		BuildUser string `json:"buildUser"`
-		BuildDate string `json:"buildDate"`
-		GoVersion string `json:"goVersion"`
-	}{prometheusVersion, s.Revision, "shmts", "shmtsd " + s.Version, s.BuildDate, runtime.Version()}}}
 }

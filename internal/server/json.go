@@ -1,17 +1,18 @@
 package server
 
 import (
-	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 	"unicode/utf8"
 
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
@@ -27,10 +28,9 @@ type data interface{ write(o *out) }
 type out struct {
 	buf  []byte
 	w    http.ResponseWriter
-	rc   *http.ResponseController
-	wait time.Duration
-	zip  bool
-	gz   *gzip.Writer
+	pace *pace
+	zip  string // content coding; empty: none
+	gz   zipper
 	code int
 	sent bool
 	err  error
@@ -43,8 +43,17 @@ const (
 
 var (
 	buffers = sync.Pool{New: func() any { b := make([]byte, 0, partSize+4<<10); return &b }}
-	zippers = sync.Pool{New: func() any { z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed); return z }}
+	zippers = map[string]*sync.Pool{
+		"gzip":    {New: func() any { z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed); return z }},
+		"deflate": {New: func() any { z, _ := zlib.NewWriterLevel(nil, zlib.BestSpeed); return z }},
+	}
 )
+
+// zipper is a writer of gzip, or of zlib, which HTTP calls deflate.
+type zipper interface {
+	io.WriteCloser
+	Reset(io.Writer)
+}
 
 // respond writes an answer and returns its status code.
 func (s *server) respond(w http.ResponseWriter, r *http.Request, a answer) int {
@@ -54,8 +63,12 @@ func (s *server) respond(w http.ResponseWriter, r *http.Request, a answer) int {
 	if a.err != nil {
 		return s.fail(w, a.err)
 	}
+	if a.data == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return http.StatusNoContent
+	}
 	b := buffers.Get().(*[]byte)
-	o := &out{buf: (*b)[:0], w: w, rc: http.NewResponseController(w), wait: s.WriteWait, zip: takesGzip(r), code: http.StatusOK}
+	o := &out{buf: (*b)[:0], w: w, pace: s.pace(w), zip: coding(r), code: http.StatusOK}
 	o.raw(`{"status":"success","data":`)
 	a.data.write(o)
 	o.list("warnings", a.warnings)
@@ -87,18 +100,22 @@ func (s *server) fail(w http.ResponseWriter, e *apiError) int {
 	return e.code
 }
 
-func takesGzip(r *http.Request) bool {
+// coding is what a client takes, of gzip and deflate the first that it says.
+func coding(r *http.Request) string {
 	for _, v := range r.Header.Values("Accept-Encoding") {
 		for part := range strings.SplitSeq(v, ",") {
-			name, q, _ := strings.Cut(strings.TrimSpace(part), ";")
-			if strings.EqualFold(strings.TrimSpace(name), "gzip") {
-				q = strings.TrimPrefix(strings.ReplaceAll(q, " ", ""), "q=")
-				f, err := strconv.ParseFloat(q, 64)
-				return q == "" || err == nil && f > 0
+			name, q, _ := strings.Cut(part, ";")
+			name = strings.ToLower(strings.TrimSpace(name))
+			if zippers[name] == nil {
+				continue
+			}
+			q = strings.TrimPrefix(strings.ReplaceAll(q, " ", ""), "q=")
+			if f, err := strconv.ParseFloat(q, 64); q == "" || err == nil && f > 0 {
+				return name
 			}
 		}
 	}
-	return false
+	return ""
 }
 
 // part sends what is collected, once it is enough.
@@ -112,9 +129,9 @@ func (o *out) begin(whole bool) {
 	h := o.w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Add("Vary", "Accept-Encoding")
-	if o.zip && (!whole || len(o.buf) >= zipFrom) {
-		h.Set("Content-Encoding", "gzip")
-		o.gz = zippers.Get().(*gzip.Writer)
+	if o.zip != "" && (!whole || len(o.buf) >= zipFrom) {
+		h.Set("Content-Encoding", o.zip)
+		o.gz = zippers[o.zip].Get().(zipper)
 		o.gz.Reset(o.w)
 	} else if whole {
 		h.Set("Content-Length", strconv.Itoa(len(o.buf)))
@@ -128,7 +145,8 @@ func (o *out) flush() {
 		o.begin(false)
 	}
 	if o.err == nil {
-		o.rc.SetWriteDeadline(time.Now().Add(o.wait)) // where it can't be set, the server's own holds
+		o.pace.deadline()
+		o.pace.sent += int64(len(o.buf)) // as it is before it is zipped: a slow line is no slow reader
 		if o.gz != nil {
 			_, o.err = o.gz.Write(o.buf)
 		} else {
@@ -147,12 +165,11 @@ func (o *out) finish() {
 		if err := o.gz.Close(); o.err == nil {
 			o.err = err
 		}
-		zippers.Put(o.gz)
+		zippers[o.zip].Put(o.gz)
 		o.gz = nil
 	}
 	if o.err == nil {
-		o.err = o.rc.Flush()
-		o.rc.SetWriteDeadline(time.Time{}) // the connection goes on
+		o.err = o.pace.end()
 	}
 }
 

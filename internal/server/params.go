@@ -47,10 +47,15 @@ func parseTime(s string) (time.Time, error) {
 }
 
 func timeParam(r *http.Request, name string, absent time.Time) (time.Time, error) {
-	if s := r.Form.Get(name); s != "" {
-		return parseTime(s)
+	s := r.Form.Get(name)
+	if s == "" {
+		return absent, nil
 	}
-	return absent, nil
+	t, err := parseTime(s)
+	if err != nil {
+		err = fmt.Errorf("invalid time value for '%s': %w", name, err)
+	}
+	return t, err
 }
 
 // span is start and end, both optional.

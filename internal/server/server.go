@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/shmts/shmts/internal/query"
@@ -34,11 +36,20 @@ type Options struct {
 	// Version, Revision and BuildDate are this program's, for status/buildinfo.
 	Version, Revision, BuildDate string
 
+	Flags     map[string]string // settings, for status/flags; no secrets
+	Config    string            // the same as YAML, for status/config
+	Retention string            // for status/runtimeinfo: what is kept, and for how long
+	// Corruptions counts what was found to be broken; nil: nothing ever is.
+	Corruptions func() int64
+
 	Timeout     time.Duration // of a request, whatever it asks for; 0: 2 min
 	MaxBody     int64         // bytes of a POST; 0: 1 MiB
 	MaxPoints   int           // of a series in a range query; 0: 11,000, as Prometheus
 	MaxRequests int           // at once; 0: 128
-	WriteWait   time.Duration // for a client to take the next part of an answer; 0: 30 s
+	MaxHeld     int           // samples of answers that wait for their clients, all together; 0: 10,000,000
+	// MaxReadSamples is how many samples an answer of remote read has that is not streamed; 0: 2,000,000.
+	MaxReadSamples int
+	WriteWait      time.Duration // for a client to take the next part of an answer; 0: 30 s
 
 	Now func() time.Time
 }
@@ -46,8 +57,20 @@ type Options struct {
 // server holds the options with their defaults.
 type server struct {
 	Options
-	places chan struct{}
+	places  chan struct{}
+	large   chan struct{} // for bodies of more than smallBody
+	reads   chan struct{}
+	counts  chan struct{} // of series, for status/tsdb
+	held    held
+	started time.Time
 }
+
+// Places beside MaxRequests, for what takes memory while it waits for a client.
+const (
+	smallBody   = 64 << 10
+	largeBodies = 16
+	maxReads    = 2
+)
 
 // New is the handler of everything that the daemon answers. It is safe for concurrent use.
 func New(o Options) http.Handler {
@@ -55,6 +78,8 @@ func New(o Options) http.Handler {
 	def(&o.MaxBody, 1<<20)
 	def(&o.MaxPoints, 11_000)
 	def(&o.MaxRequests, 128)
+	def(&o.MaxHeld, 10_000_000)
+	def(&o.MaxReadSamples, 2_000_000)
 	def(&o.WriteWait, 30*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
@@ -62,7 +87,8 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &server{Options: o, places: make(chan struct{}, o.MaxRequests)}
+	s := &server{Options: o, places: make(chan struct{}, o.MaxRequests), large: make(chan struct{}, largeBodies), reads: make(chan struct{}, maxReads),
+		counts: make(chan struct{}, 1), held: held{limit: int64(o.MaxHeld)}, started: o.Now()}
 
 	mux := http.NewServeMux()
 	for _, e := range []struct {
@@ -80,10 +106,24 @@ func New(o Options) http.Handler {
 		{"metadata", "GET", s.metadata},
 		{"rules", "GET", s.rules},
 		{"alerts", "GET", s.alerts},
+		{"targets", "GET", s.targets},
+		{"targets/metadata", "GET", s.targetMetadata},
+		{"scrape_pools", "GET", s.scrapePools},
+		{"alertmanagers", "GET", s.alertmanagers},
+		{"notifications", "GET", s.notifications},
+		{"notifications/live", "GET", s.notificationsLive},
 		{"status/buildinfo", "GET", s.buildInfo},
+		{"status/runtimeinfo", "GET", s.runtimeInfo},
+		{"status/config", "GET", s.statusConfig},
+		{"status/flags", "GET", s.statusFlags},
+		{"status/tsdb", "GET", s.statusTSDB},
+		{"status/tsdb/blocks", "GET", s.statusBlocks},
+		{"status/walreplay", "GET", s.walReplay},
 	} {
 		mux.Handle("/api/v1/"+e.path, s.endpoint(e.path, e.methods, e.answer))
 	}
+	mux.Handle("/api/v1/read", s.guarded("read", "POST", s.remoteRead))
+	mux.Handle("/federate", s.guarded("federate", "GET", s.form(s.federate)))
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, &apiError{notFound, fmt.Errorf("shmts: no such endpoint: %s", r.URL.Path)})
 	})
@@ -132,45 +172,93 @@ type answerer func(r *http.Request) answer
 
 // endpoint wraps an answerer with everything that all of them need.
 func (s *server) endpoint(path, methods string, f answerer) http.Handler {
-	post := methods != "GET"
+	return s.guarded(path, methods, s.form(func(w http.ResponseWriter, r *http.Request) int {
+		return s.respond(w, r, s.call(f, r))
+	}))
+}
+
+// A handler answers, and says with which status code.
+type handler func(w http.ResponseWriter, r *http.Request) int
+
+// guarded is a handler behind its methods, the limits of what comes in, and a deadline.
+func (s *server) guarded(path, methods string, f handler) http.Handler {
+	allow := "OPTIONS"
+	for _, m := range strings.Fields(methods) {
+		if m == http.MethodGet {
+			m += ", HEAD"
+		}
+		allow = m + ", " + allow
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin, code := s.Now(), 0
 		if s.Observe != nil {
 			defer func() { s.Observe(path, code, s.Now().Sub(begin)) }()
 		}
-		if m := r.Method; m != http.MethodGet && m != http.MethodHead && !(m == http.MethodPost && post) {
-			w.Header().Set("Allow", allow(post))
-			code = s.fail(w, &apiError{badMethod, fmt.Errorf("shmts: want %s, got %s", allow(post), m)})
+		switch m := r.Method; {
+		case m == http.MethodOptions: // nothing about other origins: what runs here is not for every web page that is open beside
+			w.Header().Set("Allow", allow)
+			code = http.StatusNoContent
+			w.WriteHeader(code)
+			return
+		case m == http.MethodHead && strings.Contains(methods, http.MethodGet):
+		case !slices.Contains(strings.Fields(methods), m):
+			w.Header().Set("Allow", allow)
+			code = s.fail(w, &apiError{badMethod, fmt.Errorf("shmts: want %s, got %s", allow, m)})
 			return
 		}
+		// A body may come slowly, so it takes no place among the requests; large ones have few of their own.
+		r.Body = http.MaxBytesReader(w, r.Body, s.MaxBody)
+		if n := r.ContentLength; n < 0 || n > smallBody {
+			select {
+			case s.large <- struct{}{}:
+				defer func() { <-s.large }()
+			default:
+				code = s.busy(w, fmt.Errorf("shmts: %d requests with bodies of more than %d bytes are being read already", largeBodies, smallBody))
+				return
+			}
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), s.Timeout)
+		defer cancel()
+		code = f(w, r.WithContext(ctx))
+	})
+}
+
+func (s *server) busy(w http.ResponseWriter, err error) int {
+	w.Header().Set("Retry-After", "1")
+	return s.fail(w, &apiError{unavailable, err})
+}
+
+// placed is a handler that takes a place while it works.
+func (s *server) placed(f handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) int {
 		select {
 		case s.places <- struct{}{}:
 			defer func() { <-s.places }()
 		default:
-			w.Header().Set("Retry-After", "1")
-			code = s.fail(w, &apiError{unavailable, fmt.Errorf("shmts: %d requests are being answered already", s.MaxRequests)})
-			return
+			return s.busy(w, fmt.Errorf("shmts: %d requests are being answered already", s.MaxRequests))
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, s.MaxBody)
-		if err := r.ParseForm(); err != nil {
-			var big *http.MaxBytesError
-			if errors.As(err, &big) {
-				err = fmt.Errorf("shmts: want a body of at most %d bytes", big.Limit)
-			}
-			code = s.fail(w, &apiError{badData, fmt.Errorf("error parsing form values: %w", err)})
-			return
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), s.Timeout)
-		defer cancel()
-		code = s.respond(w, r, s.call(f, r.WithContext(ctx)))
-	})
+		return f(w, r)
+	}
 }
 
-func allow(post bool) string {
-	if post {
-		return "GET, HEAD, POST"
+// form is a handler whose form is parsed.
+func (s *server) form(f handler) handler {
+	f = s.placed(f)
+	return func(w http.ResponseWriter, r *http.Request) int {
+		if err := r.ParseForm(); err != nil {
+			return s.fail(w, &apiError{badData, fmt.Errorf("error parsing form values: %w", s.tooLarge(err))})
+		}
+		return f(w, r)
 	}
-	return "GET, HEAD"
+}
+
+// tooLarge says of a body that was cut off what it may be.
+func (s *server) tooLarge(err error) error {
+	var big *http.MaxBytesError
+	if errors.As(err, &big) {
+		return fmt.Errorf("shmts: want a body of at most %d bytes", big.Limit)
+	}
+	return err
 }
 
 // call answers, and turns a panic into an internal error: one bad query is no reason to drop others.
