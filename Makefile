@@ -59,7 +59,7 @@ $(STATICCHECK):
 	GOBIN=$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 
 .PHONY: bench
-bench: build ## measure next to peers and write bench/RESULTS.md (minutes)
+bench: build needs ## measure next to peers and write bench/RESULTS.md (a quarter of an hour)
 	$(GO) run ./bench/run
 
 .PHONY: fuzz
