@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -161,6 +162,68 @@ func TestLostHeader(t *testing.T) {
 		checkWorld(t, r.w, a, 0, want)
 		if got, _ := r.w.read(a, 0); len(got) != len(want) {
 			t.Fatalf("want %d rows, got %d", len(want), len(got))
+		}
+	}
+}
+
+// A broken block in an extent that is not sealed hides nothing behind it, neither by its header that is gone nor by one that is left of
+// a block that a crash took back, and whose length reaches over what was written in its place.
+func TestBrokenBlock(t *testing.T) {
+	r := newRun(t, 8)
+	r.o.Files = r.s
+	path := filepath.Join(r.o.Dir, "1s.tier")
+	a := mustOpen(t, r.o)
+	end := func() int { return tierHeaderArea + int(a.End(0).Offset) }
+	add := func(rows int, sources ...int) (map[rowID]bool, int) {
+		t.Helper()
+		at := end()
+		b := r.w.block(r.r, r.w.schemas[0], false, sources, rows)
+		if err := a.Append(0, b); err != nil {
+			t.Fatal(err)
+		}
+		return rowsOf(b), at
+	}
+	again := func() {
+		t.Helper()
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		a = mustOpen(t, r.o)
+	}
+	first, _ := add(10, 2)
+	before := bytes.Clone(r.s.files[path].data)
+	next := maps.Clone(r.w.next)
+	_, large := add(300, 2)
+	left := bytes.Clone(r.s.files[path].data[large:][:BlockHeaderSize])
+	for _, c := range []struct {
+		what  string
+		spoil func(data []byte, at int)
+	}{
+		{"header", func(data []byte, at int) { data[at+9] ^= 1 }},
+		{"body", func(data []byte, at int) { data[at+BlockHeaderSize+5] ^= 1 }},
+		{"header that was left", func(data []byte, at int) { copy(data[at:], left) }},
+	} {
+		r.s.files[path].data = bytes.Clone(before)
+		r.w.next = maps.Clone(next)
+		again()
+		_, torn := add(3, 2)
+		behind, _ := add(3, 2)
+		more, _ := add(3, 14) // a source of its own
+		last := end()
+		c.spoil(r.s.files[path].data, torn)
+		for i := range 3 { // what comes next is of others, and lies behind
+			again()
+			if got := a.Tiers()[0].Skipped; got == 0 {
+				t.Errorf("%s: want it counted, got nothing", c.what)
+			}
+			if end() < last {
+				t.Errorf("%s: want the end at %d or behind it, got %d", c.what, last, end())
+			}
+			for _, rows := range []map[rowID]bool{first, behind, more} {
+				checkWorld(t, r.w, a, 0, rows)
+			}
+			rows, _ := add(2, 20+2*i, 26)
+			checkWorld(t, r.w, a, 0, rows)
 		}
 	}
 }
