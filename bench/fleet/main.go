@@ -52,7 +52,7 @@ func main() {
 	flag.DurationVar(&c.window, "for", 360*time.Second, "time that is measured of the daemons: what a minute's flush leaves is folded each 6 minutes")
 	flag.DurationVar(&c.peers, "peers.for", 40*time.Second, "the same of Prometheus")
 	flag.StringVar(&c.archive, "archive", "", "the `directory` of a full archive, made by bench/archive fill: it is written to")
-	flag.IntVar(&c.restarts, "restarts", 7, "how often the daemon that archives is killed and started anew")
+	flag.IntVar(&c.restarts, "restarts", 5, "how often the daemon that archives is killed and started anew")
 	flag.DurationVar(&c.interval, "otlp.interval", 10*time.Second, "how often the daemon exports")
 	flag.StringVar(&c.compression, "otlp.compression", "gzip", "of what it exports: gzip or none")
 	flag.StringVar(&c.daemon, "shmtsd", "bin/shmtsd", "the daemon's `path`")
