@@ -307,6 +307,9 @@ func (s *segment) add(dst *query.Batch, c *archive.Chunk, at []int, before uint6
 		for k, col := range dst.Columns {
 			var words []uint64
 			var present []bool
+			if col.Field == query.Rows && c.Folded {
+				words = c.Coverage[i:j]
+			}
 			if a := at[k]; a >= 0 && len(c.Cells[a]) > 0 {
 				width := len(c.Cells[a]) / len(c.Times)
 				words = c.Cells[a][i*width : j*width]

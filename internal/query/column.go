@@ -21,10 +21,11 @@ const (
 	Count                  // stat: cumulative. Gauge: of what was folded into the row
 	Buckets                // histogram: a native histogram
 	Target                 // of no series: target_info, 1 at each row
+	Rows                   // of no series: how many rows of the finest tier a folded row was made of
 	numFields              // not a field
 )
 
-// Column is a field of a series, to be read. Series is nil for Target.
+// Column is a field of a series, to be read. Series is nil for Target and Rows.
 type Column struct {
 	Series *reader.Series
 	Field  Field
@@ -173,8 +174,12 @@ func (b *Batch) cut(n int) {
 func (b *Batch) Add(r *reader.Row) {
 	b.At(milli(r.Time), r.No, r.Epoch)
 	for i, c := range b.Columns {
-		if c.Field == Target {
+		switch c.Field {
+		case Target:
 			b.AddFloat(i, 1)
+			continue
+		case Rows:
+			b.AddFloat(i, stale) // a row of a segment is never folded
 			continue
 		}
 		v, ok := r.Value(c.Series)
@@ -244,12 +249,14 @@ func (b *Batch) AddCells(i, rows int, words []uint64, present []bool) {
 		}
 		return
 	}
-	number := c.Series.Number
-	switch {
-	case c.Field == Count:
+	var number reader.Number
+	switch c.Field {
+	case Count, Rows:
 		number = reader.U64
-	case c.Field == Sum:
+	case Sum:
 		number = reader.F64
+	default:
+		number = c.Series.Number
 	}
 	words = words[:rows]
 	switch number {

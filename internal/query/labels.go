@@ -20,9 +20,9 @@ import (
 // LabelNames implements storage.LabelQuerier.
 func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
 	found := map[string]struct{}{}
-	err := q.walk(ctx, matchers, func(v *view, metric int32, own []labels.Label) {
+	err := q.walk(ctx, matchers, func(v *view, m *metric, own []labels.Label) {
 		found[model.MetricNameLabel] = struct{}{}
-		if metric < 0 {
+		if m == nil {
 			own = v.target
 		} else {
 			for _, l := range v.source {
@@ -39,14 +39,14 @@ func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, mat
 // LabelValues implements storage.LabelQuerier.
 func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
 	found := map[string]struct{}{}
-	err := q.walk(ctx, matchers, func(v *view, metric int32, own []labels.Label) {
+	err := q.walk(ctx, matchers, func(v *view, m *metric, own []labels.Label) {
 		value := ""
 		switch {
-		case name == model.MetricNameLabel && metric < 0:
+		case name == model.MetricNameLabel && m == nil:
 			value = names.TargetInfo
 		case name == model.MetricNameLabel:
-			value = v.schema.metrics[metric].name
-		case metric < 0:
+			value = m.name
+		case m == nil:
 			value = get(v.target, name)
 		default:
 			if value = get(v.source, name); value == "" {
@@ -61,7 +61,7 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.L
 }
 
 // walk calls f with every metric that the matchers select, once for all segments of a schema and a source.
-func (q *querier) walk(ctx context.Context, matchers []*labels.Matcher, f func(v *view, metric int32, own []labels.Label)) error {
+func (q *querier) walk(ctx context.Context, matchers []*labels.Matcher, f func(v *view, m *metric, own []labels.Label)) error {
 	sel, err := newSelector(matchers)
 	if err != nil {
 		return err
@@ -75,8 +75,8 @@ func (q *querier) walk(ctx context.Context, matchers []*labels.Matcher, f func(v
 			return ctx.Err()
 		}
 		v := &views[i]
-		sel.each(v, func(metric int32, own []labels.Label) bool {
-			f(v, metric, own)
+		sel.each(v, func(m *metric, own []labels.Label) bool {
+			f(v, m, own)
 			return true
 		})
 	}

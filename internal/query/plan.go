@@ -42,6 +42,7 @@ type plan struct {
 	rng, step  int64 // ms; rng 0: an instant selector
 	override   int64 // ms: the step that is coarse enough, if the client says so
 	zeros      bool
+	rows       bool // the rows are wanted, and not what they say: see rowsMark
 }
 
 func newPlan(h *storage.SelectHints, mint, maxt, lookback, override int64) plan {
@@ -71,6 +72,12 @@ func (p *plan) column(kind reader.Kind, f Field) Field {
 			return Max
 		}
 	}
+	if p.weighs() && kind == reader.Gauge && f == Value {
+		if p.rows {
+			return Count
+		}
+		return Sum
+	}
 	return f
 }
 
@@ -92,9 +99,9 @@ func (p *plan) most(c Column, additive bool) int64 {
 // where nothing is archived.
 func (p *plan) tier(c Column, additive bool, tiers []reader.Tier, spans []Span) (best int, others uint32) {
 	others = 1<<len(tiers) - 1
-	// exact tells whether tier k says of a gauge's least and greatest what all rows of the finest would.
+	// exact tells whether tier k says of a gauge's least, greatest, sum and count what all rows of the finest would.
 	exact := func(int) bool { return true }
-	if c.Series != nil && c.Series.Kind == reader.Gauge && (c.Field == Min || c.Field == Max) {
+	if c.Series != nil && c.Series.Kind == reader.Gauge && c.Field != Value {
 		exact = func(k int) bool { return k == 0 || spans != nil && spans[k].Folded }
 		folded := false
 		for k := 1; k < len(tiers); k++ {

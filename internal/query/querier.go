@@ -63,6 +63,13 @@ type Run struct {
 	all   bool                   // none but base tiers
 	notes []error                // further infos, and warnings
 	found []found                // what was selected, newest last
+
+	sampled map[sampledBy]bool // what notes say of functions
+}
+
+type sampledBy struct {
+	fn   string
+	step time.Duration
 }
 
 // found is what Sources answered.
@@ -115,6 +122,21 @@ func (r *Run) used(step time.Duration, coarse bool) {
 	r.tiers[step] = true
 	r.all = r.all && !coarse
 	r.mu.Unlock()
+}
+
+// sees remembers that rows of this step were too few for a function.
+func (r *Run) sees(fn string, step time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := sampledBy{fn, step}
+	if r.sampled[k] {
+		return
+	}
+	if r.sampled == nil {
+		r.sampled = map[sampledBy]bool{}
+	}
+	r.sampled[k] = true
+	r.notes = append(r.notes, fmt.Errorf("%w: shmts: %s sees one value of each %s", annotations.PromQLInfo, fn, model.Duration(step)))
 }
 
 // Lookback is how far an instant selector should look back: 5 minutes, or twice the coarsest step.
@@ -205,7 +227,7 @@ func (v *view) prune(matchers []*labels.Matcher) (mask uint64, ok bool) {
 // selector walks over the metrics that matchers select, segment by segment.
 type selector struct {
 	matchers []*labels.Matcher
-	memo     map[memoKey][]int32
+	memo     map[memoKey][]*metric
 	builder  labels.ScratchBuilder
 	target   bool // target_info may match
 }
@@ -219,7 +241,7 @@ func newSelector(matchers []*labels.Matcher) (*selector, error) {
 	if len(matchers) > maxMatchers {
 		return nil, fmt.Errorf("shmts: query: want at most %d matchers in a selector, got %d", maxMatchers, len(matchers))
 	}
-	s := &selector{matchers: matchers, memo: map[memoKey][]int32{}, builder: labels.NewScratchBuilder(16), target: true}
+	s := &selector{matchers: matchers, memo: map[memoKey][]*metric{}, builder: labels.NewScratchBuilder(16), target: true}
 	for _, m := range matchers {
 		if m.Name == model.MetricNameLabel && !m.Matches(names.TargetInfo) {
 			s.target = false
@@ -228,8 +250,8 @@ func newSelector(matchers []*labels.Matcher) (*selector, error) {
 	return s, nil
 }
 
-// each calls f with the metrics of a view, and with -1 for target_info, until it says false.
-func (s *selector) each(v *view, f func(metric int32, own []labels.Label) bool) bool {
+// each calls f with the metrics of a view, and with nil for target_info, until it says false.
+func (s *selector) each(v *view, f func(m *metric, own []labels.Label) bool) bool {
 	mask, ok := v.prune(s.matchers)
 	if !ok {
 		return true
@@ -249,22 +271,21 @@ func (s *selector) each(v *view, f func(metric int32, own []labels.Label) bool) 
 			list = v.schema.match(s.matchers, known)
 			s.memo[key] = list
 		}
-		for _, k := range list {
-			m := &v.schema.metrics[k]
-			own := v.schema.own[m.series]
+		for _, m := range list {
+			own := v.schema.labels(m)
 			if len(overrides) > 0 {
 				own = withOverrides(own, overrides[v.series[m.series]])
 				if !s.matches(own, mask&^known) {
 					continue
 				}
 			}
-			if !f(k, own) {
+			if !f(m, own) {
 				return false
 			}
 		}
 	}
 	if s.target && v.target != nil && s.matches(v.target, mask) {
-		return f(-1, nil)
+		return f(nil, nil)
 	}
 	return true
 }
@@ -327,7 +348,8 @@ func (s *selector) labels(v *view, name string, own []labels.Label, target bool)
 // Select implements storage.Querier. It looks at labels when the set is first asked, and at rows
 // when a series is first iterated.
 func (q *querier) Select(ctx context.Context, sortSeries bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-	return &seriesSet{q: q, ctx: ctx, sort: sortSeries, hints: hints, matchers: matchers, i: -1}
+	matchers, rows := withoutMark(matchers)
+	return &seriesSet{q: q, ctx: ctx, sort: sortSeries, hints: hints, matchers: matchers, rows: rows, i: -1}
 }
 
 // seriesSet finds its series at the first Next.
@@ -337,6 +359,7 @@ type seriesSet struct {
 	sort     bool
 	hints    *storage.SelectHints
 	matchers []*labels.Matcher
+	rows     bool // see rowsMark
 
 	found bool
 	list  []*series
@@ -348,6 +371,7 @@ func (s *seriesSet) Next() bool {
 	if !s.found {
 		s.found = true
 		p := newPlan(s.hints, s.q.mint, s.q.maxt, s.q.hints.Lookback.Milliseconds(), s.q.hints.MaxSourceResolution.Milliseconds())
+		p.rows = s.rows
 		limit := 0
 		if s.hints != nil {
 			limit = s.hints.Limit
@@ -393,11 +417,10 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 		groups = groups[:0]
 		tables := v.Tables()
 		archived, _ := v.Segment.(Archived)
-		more := sel.each(v, func(k int32, own []labels.Label) bool {
+		more := sel.each(v, func(m *metric, own []labels.Label) bool {
 			name, column := names.TargetInfo, Column{Field: Target}
 			table, add := firstTable(tables), false
-			if k >= 0 {
-				m := &v.schema.metrics[k]
+			if m != nil {
 				sr := v.series[m.series]
 				name = m.name
 				column = Column{sr, p.column(sr.Kind, m.field)}
@@ -406,7 +429,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 			if table < 0 || table >= len(tables) || len(tables[table].Tiers) == 0 {
 				return true
 			}
-			ls := sel.labels(v, name, own, k < 0)
+			ls := sel.labels(v, name, own, m == nil)
 			h := ls.Hash()
 			s := byHash[h]
 			for ; s != nil && !labels.Equal(s.labels, ls); s = byHash[h] {
@@ -445,16 +468,19 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 				groups = append(groups, g)
 				all.groups = append(all.groups, g)
 			}
-			pt := part{g: g, column: len(g.columns), zero: add && p.zeros}
+			pt := part{g: g, zero: add && p.zeros}
+			if m != nil {
+				pt.as, pt.bucket = m.as, m.bucket
+			}
 			switch {
 			case column.Series == nil:
 				pt.start = milli(v.Start())
 			case v.starts != nil:
-				pt.start = v.starts[v.schema.metrics[k].series]
+				pt.start = v.starts[m.series]
 			default:
 				pt.start = milli(column.Series.Start)
 			}
-			g.columns = append(g.columns, column)
+			g.want(&pt, column)
 			s.parts = append(s.parts, pt)
 			return true
 		})

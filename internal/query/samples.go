@@ -37,10 +37,14 @@ type group struct {
 		column [1]Column
 		step   [1]stepFrom
 	}
-	gaps []int // rows before which the series went stale
-	tail int64 // when it went stale after the last row; 0 if it did not
-	end  int64 // 1 ms after the process's last row, 0 while it lives
-	err  error
+	means   bool      // some part has a sum
+	cover   int       // the column of Rows, and one more; 0: none
+	weights []float64 // of each row, how many of the finest tier it stands for; nil: 1
+	before  *Batch    // the row before the first, where a mean needs it; nil: there is none
+	gaps    []int     // rows before which the series went stale
+	tail    int64     // when it went stale after the last row; 0 if it did not
+	end     int64     // 1 ms after the process's last row, 0 while it lives
+	err     error
 }
 
 // batches are all groups of one selector. Reading is mostly waiting for the kernel to copy rows: where there are
@@ -78,8 +82,9 @@ func (a *batches) load() {
 }
 
 type stepFrom struct {
-	from int
-	step int64
+	from   int
+	step   int64
+	folded bool
 }
 
 func (g *group) step(tier int) int64 { return g.tiers[tier].Step.Milliseconds() }
@@ -113,7 +118,15 @@ func (g *group) load() {
 		return
 	}
 	g.thin(pieces)
+	if g.plan.weighs() {
+		if pieces = g.align(pieces); g.err != nil {
+			return
+		}
+	}
 	g.join(pieces)
+	if g.plan.weighs() && len(pieces) > 0 {
+		g.weigh(pieces[0].tier)
+	}
 	g.findGaps()
 }
 
@@ -121,6 +134,7 @@ func (g *group) load() {
 type piece struct {
 	batch *Batch
 	step  int64
+	tier  int
 }
 
 // The order in which tiers are asked for a span: the one at hand before the coarser ones and then the finer, the
@@ -191,7 +205,7 @@ func (g *group) fill(out []piece, set uint32, lo, hi int64, at int, o order) []p
 		if g.spans != nil && len(b.Lost) > 0 {
 			out, b = g.fillLost(out, set, b, tier)
 		}
-		out = append(out, piece{b, step})
+		out = append(out, piece{b, step, tier})
 		late := min(hi, g.known) - newest
 		// What is folded is so later: up to now, finer rows have what it lacks, however little.
 		if g.spans != nil && (late > step+step/2 || tier > 0 && hi >= g.known && late > g.step(0)/2) {
@@ -210,7 +224,7 @@ func (g *group) fillLost(out []piece, set uint32, b *Batch, tier int) ([]piece, 
 		if b.Times[i]-b.Times[i-1] <= staleAfter(step) {
 			continue
 		}
-		out = append(out, piece{b.part(at, i), step})
+		out = append(out, piece{b.part(at, i), step, tier})
 		if out = g.fill(out, set, b.Times[i-1]+1, b.Times[i]-1, tier, coarser); g.err != nil {
 			break
 		}
@@ -253,9 +267,25 @@ func (g *group) read(tier int, begin, end int64) *Batch {
 		g.q.warn(err)
 	}
 	if g.err = g.q.count(b); g.err == nil && b.Len() > 0 {
-		g.q.used(g.tiers[tier].Step, g.tiers[tier].Step > g.tiers[0].Step)
+		coarse := g.tiers[tier].Step > g.tiers[0].Step || g.folded(tier)
+		if g.q.used(g.tiers[tier].Step, coarse); coarse && g.sampled(tier) {
+			g.q.sees(g.plan.fn, g.tiers[tier].Step)
+		}
 	}
 	return b
+}
+
+// sampled tells whether a tier's rows are too few for the function.
+func (g *group) sampled(tier int) bool {
+	switch {
+	case g.plan.rng == 0:
+		return false
+	case rangeFunctions[g.plan.fn] != ofExtreme:
+		return rangeFunctions[g.plan.fn] == eachValue
+	}
+	return slices.ContainsFunc(g.columns, func(c Column) bool {
+		return c.Series != nil && (c.Field != Min && c.Field != Max || c.Series.Kind == reader.Gauge && !g.folded(tier))
+	})
 }
 
 // thin has pieces of finer tiers be as dense as the planned one: rate extrapolates by how far the samples of a window are apart on
@@ -290,7 +320,7 @@ func (g *group) join(pieces []piece) {
 	}
 	at := 0
 	for _, p := range pieces {
-		g.steps = append(g.steps, stepFrom{at, p.step})
+		g.steps = append(g.steps, stepFrom{at, p.step, g.folded(p.tier)})
 		at += p.batch.Len()
 		if len(pieces) > 1 {
 			g.batch.join(p.batch)
@@ -341,6 +371,9 @@ func (g *group) stepAt(i int) int64 {
 type part struct {
 	g      *group
 	column int
+	as     shape
+	bucket int32 // see metric
+	sum    int   // of asTotal of a stat: the column of its sum, and one more; its count's is the next. 0: none
 	start  int64 // ms: its registration, with every additive value 0
 	zero   bool  // begins with 0 there
 }
@@ -377,10 +410,20 @@ func (p *part) samples() (samples, error) {
 	zero := p.zero && p.start >= g.plan.start && p.start <= g.plan.end
 	var s samples
 	var view *histView
-	if g.columns[p.column].Field == Buckets {
+	var floats []float64
+	switch {
+	case p.as != asIs:
+		if err := g.q.charge(b.Len()); err != nil {
+			return samples{}, err
+		}
+		floats = p.derive()
+	case g.columns[p.column].Field == Buckets:
 		view = newHistView(&b.Hists[p.column], b.Epochs)
-	} else if !zero && !b.Absent[p.column] && len(g.gaps) == 0 && g.tail == 0 {
-		return samples{times: b.Times, floats: b.Floats[p.column]}, nil
+	default:
+		floats = b.Floats[p.column]
+	}
+	if view == nil && !zero && !b.Absent[p.column] && len(g.gaps) == 0 && g.tail == 0 {
+		return samples{times: b.Times, floats: floats}, nil
 	}
 
 	n := b.Len() + len(g.gaps) + 2
@@ -410,7 +453,7 @@ func (p *part) samples() (samples, error) {
 		if view != nil {
 			f = view.h.Sum[i]
 		} else {
-			f = b.Floats[p.column][i]
+			f = floats[i]
 		}
 		if isStale(f) {
 			if live {
@@ -510,8 +553,16 @@ func (s *samples) append(newer samples) {
 
 // count adds what was read, against the query's limit.
 func (r *Run) count(b *Batch) error {
-	r.samples.Add(int64(b.Len() * b.width))
-	if b.Full() || r.left() < 0 {
+	if err := r.charge(b.Len() * b.width); err != nil || !b.Full() {
+		return err
+	}
+	return promql.ErrTooManySamples("query execution")
+}
+
+// charge counts n numbers.
+func (r *Run) charge(n int) error {
+	r.samples.Add(int64(n))
+	if r.left() < 0 {
 		return promql.ErrTooManySamples("query execution")
 	}
 	return nil

@@ -30,6 +30,9 @@ type metric struct {
 	name   string
 	series int32
 	field  Field
+	as     shape
+	bucket int32          // of asBucket: how many of the row's counts it adds up, zero first
+	own    []labels.Label // of asBucket: the series' own labels and le
 }
 
 type span struct{ from, to int32 }
@@ -63,7 +66,7 @@ func newSchema(series []*reader.Series, source []string) *schema {
 		s.own[i] = ownLabels(sr.Labels, source)
 		name := names.Metric(sr.Name, sr.Unit, sr.Kind)
 		for _, p := range parts[sr.Kind] {
-			s.metrics = append(s.metrics, metric{names.StatPart(name, p.part), int32(i), p.field})
+			s.metrics = append(s.metrics, metric{name: names.StatPart(name, p.part), series: int32(i), field: p.field})
 		}
 	}
 	slices.SortFunc(s.metrics, func(a, b metric) int {
@@ -285,7 +288,7 @@ func (s *schema) same(series []*reader.Series, source []string) bool {
 }
 
 // match finds the metrics that the matchers of mask accept, by name and the series' own labels alone.
-func (s *schema) match(matchers []*labels.Matcher, mask uint64) []int32 {
+func (s *schema) match(matchers []*labels.Matcher, mask uint64) []*metric {
 	from, to := int32(0), int32(len(s.metrics))
 	for i, m := range matchers {
 		if mask>>i&1 == 1 && m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
@@ -293,7 +296,7 @@ func (s *schema) match(matchers []*labels.Matcher, mask uint64) []int32 {
 			from, to = max(from, sp.from), min(to, sp.to)
 		}
 	}
-	var out []int32
+	var out []*metric
 	name, nameOK := "", false
 	var own, ownOK = int32(-1), false
 	for k := from; k < to; k++ {
@@ -320,10 +323,10 @@ func (s *schema) match(matchers []*labels.Matcher, mask uint64) []int32 {
 			}
 		}
 		if ownOK {
-			out = append(out, k)
+			out = append(out, m)
 		}
 	}
-	return out
+	return s.classic(out, matchers, mask)
 }
 
 // get is a label's value, empty if it is not there.
@@ -366,6 +369,14 @@ func MatchNames(matchers []*labels.Matcher) func([]*reader.Series) bool {
 			last = name
 			for _, p := range parts[s.Kind] {
 				if match(names.StatPart(name, p.part)) {
+					return true
+				}
+			}
+			if s.Kind != reader.Histogram {
+				continue
+			}
+			for _, c := range classicParts {
+				if match(names.StatPart(name, c.part)) {
 					return true
 				}
 			}
