@@ -22,6 +22,7 @@ import (
 	"github.com/shmts/shmts/internal/server"
 	"github.com/shmts/shmts/internal/shadow"
 	"github.com/shmts/shmts/internal/source"
+	"github.com/shmts/shmts/internal/webconfig"
 	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
 )
@@ -50,14 +51,16 @@ type daemon struct {
 	ready    atomic.Pointer[error] // nil: not polled yet
 	burst    burst
 	freed    time.Time // when memory was given back last
+
+	web *webconfig.File // nil: plain HTTP
 }
 
-func newDaemon(c *config.Config, log *slog.Logger) (*daemon, error) {
+func newDaemon(c *config.Config, web *webconfig.File, log *slog.Logger) (*daemon, error) {
 	l, err := listen(c.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("shmts: listen: %w", err)
 	}
-	d := &daemon{log: log, listener: l}
+	d := &daemon{log: log, listener: l, web: web}
 	if err := d.build(c); err != nil {
 		l.Close()
 		d.self.Close()
@@ -142,7 +145,7 @@ func (d *daemon) run(ctx context.Context) error {
 		work.Go(func() { d.history.archiver.Run(ctx) })
 	}
 	served := make(chan error, 1)
-	go func() { served <- d.http.Serve(d.listener) }()
+	go func() { served <- d.web.Serve(d.http, d.listener) }()
 	var err error
 	select {
 	case <-ctx.Done():

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/shmts/shmts/internal/config"
+	"github.com/shmts/shmts/internal/webconfig"
 )
 
 // version is set by the linker: -X main.version=...
@@ -38,12 +39,17 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 	}
 	limitMemory(getenv)
 	log := logger(c, stderr)
+	web, err := webconfig.Open(c.WebConfig, log)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 2
+	}
 	signal.Ignore(syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second one ends it at once
 
-	d, err := newDaemon(c, log)
+	d, err := newDaemon(c, web, log)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1

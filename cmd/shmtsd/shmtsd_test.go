@@ -126,6 +126,12 @@ type daemonProcess struct {
 
 func startDaemon(t *testing.T, env []string, args ...string) *daemonProcess {
 	t.Helper()
+	return startDaemonFor(t, "http", http.DefaultClient, env, args...)
+}
+
+// startDaemonFor starts one that this client gets ready to answer it.
+func startDaemonFor(t *testing.T, scheme string, client *http.Client, env []string, args ...string) *daemonProcess {
+	t.Helper()
 	path, err := built()
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +142,7 @@ func startDaemon(t *testing.T, env []string, args ...string) *daemonProcess {
 	}
 	address := l.Addr().String()
 	l.Close()
-	d := &daemonProcess{t: t, base: "http://" + address, http: http.DefaultClient}
+	d := &daemonProcess{t: t, base: scheme + "://" + address, http: client}
 	d.cmd = exec.Command(path, append([]string{"--listen", address}, args...)...)
 	d.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
 	d.cmd.Stderr = &d.log

@@ -34,6 +34,7 @@ type Config struct {
 
 	Store        string // empty: $SHMTS_DIR, else /dev/shm/shmts
 	Listen       string // host:port, or unix:PATH
+	WebConfig    string // empty: plain HTTP for whoever reaches it
 	PollInterval time.Duration
 	DeadTTL      time.Duration
 	HoldLimit    time.Duration

@@ -33,7 +33,7 @@ func file(t *testing.T, text string) string {
 // Whatever can be said by a flag can be said by the environment and by the file, with the same effect.
 func TestThreeWays(t *testing.T) {
 	values := map[string]string{
-		"store": "/tmp/s", "listen": "127.0.0.1:1", "poll-interval": "2s", "dead-ttl": "7s", "hold-limit": "3m", "trust-uids": "1,2",
+		"store": "/tmp/s", "listen": "127.0.0.1:1", "web.config-file": "/web.yml", "poll-interval": "2s", "dead-ttl": "7s", "hold-limit": "3m", "trust-uids": "1,2",
 		"any-owner": "true", "no-map": "true", "self-metrics": "false", "service-name": "d", "resource-attributes": "a=b,c=d",
 		"log.level": "debug", "log.format": "json", "query.timeout": "3s", "query.max-concurrency": "3", "query.max-samples": "1000", "query.max-sources": "77",
 		"otlp.endpoint": "http://h:1/x", "otlp.protocol": "grpc", "otlp.headers": "k=v,l=a%2Cb", "otlp.timeout": "4s", "otlp.compression": "none",

@@ -48,6 +48,7 @@ func settings(c *Config) []setting {
 		{name: configFlag, what: "FILE", help: "read settings from this YAML file", set: func(string) error { return nil }},
 		{name: storeFlag, what: "DIR", help: "the store; else $SHMTS_DIR, else /dev/shm/shmts", otel: []from{{"SHMTS_DIR", nil}}, set: text(&c.Store)},
 		{name: "listen", def: "127.0.0.1:9465", what: "ADDRESS", help: "answer HTTP here: host:port, or unix:PATH", set: listen(&c.Listen)},
+		{name: "web.config-file", what: "FILE", help: "TLS, client certificates, passwords, headers and a rate limit for that, in the file that Prometheus takes with --web.config.file", set: text(&c.WebConfig)},
 		{name: "poll-interval", def: "1s", what: "DURATION", help: "how often the store is looked at", set: duration(&c.PollInterval, 50*time.Millisecond, time.Minute)},
 		{name: "dead-ttl", def: "60s", what: "DURATION", help: "how long the segment of a dead process is kept for queries before it is unlinked", set: duration(&c.DeadTTL, 5*time.Second, 24*time.Hour)},
 		{name: "hold-limit", def: "10m", what: "DURATION", help: "how much longer than that, at most, while its last rows could not be exported or archived", set: duration(&c.HoldLimit, 0, 24*time.Hour)},
