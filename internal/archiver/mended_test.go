@@ -125,19 +125,27 @@ func TestTakenBack(t *testing.T) {
 	if f := w.finished(); !f["drained"] || !f["ending"] || w.a.Stopped() != nil {
 		t.Errorf("mended: want both finished, got %v, stopped %v", f, w.a.Stopped())
 	}
+	equal(t, "syncs", l.syncs, 0)
+	// What was synced is found again, and not written again.
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	have, before := len(w.archived(ids["living"], 0, 0)), w.a.Stats().Tiers[0].Rows
+	l.err = errors.New("no disk")
+	w.step(3)
 	w.end(living)
 	w.poll()
+	equal(t, "rows written once it was mended again", w.a.Stats().Tiers[0].Rows-before, living.n-uint64(have))
 	for name, k := range map[string]*ticking{"living": living, "drained": drained, "ending": ending} {
 		whole(t, w.archived(ids[name], 0, 0), 1, k.n)
 	}
 	for reason, n := range w.a.Stats().Lost {
 		equal(t, "lost, "+reason, n, 0)
 	}
-	equal(t, "syncs", l.syncs, 0)
 	if err := w.a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "syncs by Close", l.syncs, 1)
+	equal(t, "syncs, the one by Close included", l.syncs, 2)
 }
 
 // A segment that the archive can't be asked about is not finished, however it ended.
