@@ -30,9 +30,9 @@ import (
 // lastExport bounds what a receiver that is slow can make the end take.
 const lastExport = 5 * time.Second
 
-// mapBytes bounds what of the segments is mapped, and counts as this process's memory: the hot few. The others are
-// read with pread, which costs a poll of 1,000 segments half a millisecond.
-const mapBytes = 4 << 20
+// controlBytes bounds what of the segments is mapped, and counts as this process's memory: a thousand control blocks, so that a poll
+// of those takes a tenth of what it would with pread. Rows are read with that.
+const controlBytes = 4 << 20
 
 // freeEvery is how often memory is given back while an archive is written: what flushes and folds leave behind is so little that
 // collections are minutes apart, and costs a few milliseconds then.
@@ -80,7 +80,7 @@ func (d *daemon) build(c *config.Config) (err error) {
 	h := health.New(d.self)
 	d.metrics = newSelfMetrics(h, c.OTLP.Endpoint != "")
 	d.register, err = source.Open(source.Options{
-		Store: reader.Options{Dir: c.Store, TrustUIDs: c.TrustUIDs, NoMap: c.NoMap, AnyOwner: c.AnyOwner, MapBytes: mapBytes,
+		Store: reader.Options{Dir: c.Store, TrustUIDs: c.TrustUIDs, NoMap: c.NoMap, AnyOwner: c.AnyOwner, MapBytes: -1, ControlBytes: controlBytes,
 			PerUser: c.PerUser, Total: c.Total},
 		Shadows: &shadow.Options{}, Every: c.PollInterval, DeadTTL: c.DeadTTL, HoldLimit: c.HoldLimit, Logger: d.log, Polled: d.polled,
 	})
@@ -121,7 +121,8 @@ func (d *daemon) build(c *config.Config) (err error) {
 	d.http = &http.Server{
 		Handler: server.New(server.Options{
 			Engine: engine, Metrics: h, Ready: d.isReady, Degraded: d.degraded, Logger: d.log, Observe: d.metrics.answered,
-			Version: version, Revision: revision, BuildDate: date, Timeout: c.QueryTimeout,
+			Version: version, Revision: revision, BuildDate: date, Timeout: c.QueryTimeout, MaxHeld: 2 * c.QueryMaxSamples,
+			Flags: c.Settings(), Config: c.YAML(), Retention: retention(c), Corruptions: d.corruptions,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
@@ -280,6 +281,27 @@ func openSelf(c *config.Config, address net.Addr) (*writer.Writer, error) {
 		attributes[k] = v
 	}
 	return writer.Open(writer.Options{Job: c.ServiceName, Instance: instance, Dir: c.Store, Attributes: attributes})
+}
+
+// retention says what is kept: of segments their rings, and in the archive what fits.
+func retention(c *config.Config) string {
+	kept := "the segments' rings"
+	if c.Archive.Dir == "" {
+		return kept
+	}
+	return kept + " or " + strings.ReplaceAll(c.Settings()["archive.tiers"], ",", ", ")
+}
+
+// corruptions counts what was found to be broken, in the store and in the archive.
+func (d *daemon) corruptions() (n int64) {
+	s := d.register.Stats()
+	n = int64(s.Refused[source.ReasonCorrupt]) + int64(s.Readers.SkippedRows)
+	if d.history != nil {
+		for _, t := range d.history.archive.Tiers() {
+			n += int64(t.Skipped)
+		}
+	}
+	return n
 }
 
 func buildInfo() (revision, date string) {

@@ -58,6 +58,8 @@ type Config struct {
 	ServiceName string
 	Attributes  map[string]string
 	SelfMetrics bool
+
+	said map[string]string // by name: what holds, as it was said
 }
 
 // OTLP is where and how metrics are exported. No endpoint, no export.
@@ -79,8 +81,18 @@ type OTLP struct {
 // Load reads arguments (without the program's name), environment and file. Its error says which
 // setting, where it was said, what was wanted and what was got.
 func Load(args []string, getenv func(string) string) (*Config, error) {
-	c := &Config{}
+	c := &Config{said: map[string]string{}}
 	all := settings(c)
+	for i := range all {
+		s := &all[i]
+		set := s.set
+		s.set = func(v string) error {
+			if s.name != configFlag { // where it was said does not matter
+				c.said[s.name] = v
+			}
+			return set(v)
+		}
+	}
 	byName := make(map[string]*setting, len(all))
 	given := make(map[string]string)
 	flags := flag.NewFlagSet("shmtsd", flag.ContinueOnError)

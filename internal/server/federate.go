@@ -153,7 +153,7 @@ func encodeFamilies(list promql.Vector, native bool, encode func(*dto.MetricFami
 		instance := false
 		x.Metric.Range(func(l labels.Label) {
 			if l.Name != model.MetricNameLabel {
-				m.Label = append(m.Label, &dto.LabelPair{Name: proto.String(l.Name), Value: proto.String(l.Value)})
+				m.Label = append(m.Label, &dto.LabelPair{Name: proto.String(l.Name), Value: proto.String(valid(l.Value))})
 				instance = instance || l.Name == model.InstanceLabel
 			}
 		})

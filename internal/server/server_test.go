@@ -24,7 +24,9 @@ import (
 const t0 int64 = 1_700_000_000_000 // unix ms
 
 // process is 20 s of a counter, a histogram and a gauge with an odd label.
-func process() *querytest.Segment {
+func process() *querytest.Segment { return processAt(t0) }
+
+func processAt(t0 int64) *querytest.Segment {
 	s := querytest.New(t0, querytest.Pairs("job", "fwd", "instance", "h:1"), querytest.Scalars(), querytest.Histograms())
 	s.Attribute(querytest.Pairs("host.name", "h"))
 	_, c := s.Register(t0, reader.Series{Definition: &reader.Definition{Name: "rx", Unit: "By", Help: "Bytes received.", Kind: reader.Counter, Number: reader.U64}})

@@ -56,8 +56,14 @@ func (s *server) alerts(*http.Request) answer {
 
 // Nothing is scraped here: what would be targets are segments, which shmctl ls lists.
 
-func (s *server) targets(*http.Request) answer {
-	return answer{data: value{object{"activeTargets": []any{}, "droppedTargets": []any{}, "droppedTargetCounts": object{}}}}
+func (s *server) targets(r *http.Request) answer {
+	counts := object{}
+	switch strings.ToLower(r.Form.Get("state")) {
+	case "", "any", "dropped":
+	default:
+		counts = nil // as Prometheus
+	}
+	return answer{data: value{object{"activeTargets": []any{}, "droppedTargets": []any{}, "droppedTargetCounts": counts}}}
 }
 
 func (s *server) targetMetadata(r *http.Request) answer {

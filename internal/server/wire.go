@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"unicode/utf8"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -199,11 +200,19 @@ func doubles(b []byte, n protowire.Number, list []float64) []byte {
 	return b
 }
 
+// valid is a string as JSON shows it too: what is no UTF-8 is refused on the other side, and with it all the answer.
+func valid(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return string([]rune(s)) // U+FFFD for each byte that is wrong
+}
+
 func appendLabels(b []byte, ls labels.Labels) []byte {
 	ls.Range(func(l labels.Label) {
 		b = message(b, 1, func(b []byte) []byte {
-			b = protowire.AppendString(protowire.AppendTag(b, 1, protowire.BytesType), l.Name)
-			return protowire.AppendString(protowire.AppendTag(b, 2, protowire.BytesType), l.Value)
+			b = protowire.AppendString(protowire.AppendTag(b, 1, protowire.BytesType), valid(l.Name))
+			return protowire.AppendString(protowire.AppendTag(b, 2, protowire.BytesType), valid(l.Value))
 		})
 	})
 	return b

@@ -1,0 +1,50 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// secret stands where a setting may hold one.
+const secret = "<secret>"
+
+// Settings are what holds, by the names of the flags, as it was said or by default: all that there are, and no secrets.
+func (c *Config) Settings() map[string]string {
+	out := make(map[string]string, len(c.said))
+	for name, v := range c.said {
+		switch name {
+		case "otlp.headers":
+			if v != "" {
+				v = secret
+			}
+		case "otlp.endpoint":
+			if u, err := url.Parse(v); err == nil {
+				v = u.Redacted()
+			} else {
+				v = secret
+			}
+		}
+		out[name] = v
+	}
+	return out
+}
+
+// YAML is the same as a file that could be given to --config, but for its secrets.
+func (c *Config) YAML() string {
+	settings := c.Settings()
+	names := make([]string, 0, len(settings))
+	for name, v := range settings {
+		if v != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	for _, name := range names {
+		fmt.Fprintf(&b, "%s: %s\n", name, strconv.Quote(settings[name])) // a string of Go's is one of YAML's, but for what no setting holds
+	}
+	return b.String()
+}
