@@ -241,6 +241,9 @@ func (f *simFile) WriteAt(b []byte, off int64) (int, error) {
 	if cut || f.s.failW != nil {
 		n = f.s.r.IntN(len(b) + 1)
 	}
+	if cut && n < len(b) { // neither a disk nor a kernel that kills leaves a part of a sector
+		n = max(int((off+int64(n))/sector*sector-off), 0)
+	}
 	b = b[:n]
 	if end := off + int64(n); end > int64(len(f.data)) {
 		f.resize(end)
