@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,6 +98,10 @@ func queryVerb() *verb {
 				"go to standard error.",
 			Flags: []cli.Flag{jsonFlag(),
 				&cli.StringFlag{Name: "url", Usage: "where shmtsd, or any Prometheus, listens: `URL`, or unix:///path of a socket", Value: defaultURL, EnvVars: []string{"SHMTS_URL"}},
+				&cli.StringFlag{Name: "user", Usage: "log in as `NAME:PASSWORD`; others on this host can read it, unless it is in the environment", EnvVars: []string{"SHMTS_USER"}},
+				&cli.StringFlag{Name: "ca", Usage: "hold shmtsd's certificate against this CA, in PEM: `FILE`", DefaultText: "those of the system", EnvVars: []string{"SHMTS_CA"}},
+				&cli.StringFlag{Name: "cert", Usage: "show this certificate, in PEM: `FILE`", EnvVars: []string{"SHMTS_CERT"}},
+				&cli.StringFlag{Name: "key", Usage: "its key, in PEM: `FILE`", DefaultText: "in the file of --cert", EnvVars: []string{"SHMTS_KEY"}},
 				&cli.StringFlag{Name: "time", Usage: "the instant: `TIME`", Value: "now"},
 				&cli.DurationFlag{Name: "last", Usage: "the range from `DURATION` ago until now"},
 				&cli.StringFlag{Name: "from", Usage: "the range begins at `TIME`"},
@@ -110,6 +116,7 @@ func queryVerb() *verb {
 		json: queryJSON{},
 		examples: []string{
 			"shmctl query 'sum by (job) (rate(rx_packets_total[10s]))'",
+			"SHMTS_USER=ann:secret shmctl query --url https://db1:9465 --ca ca.pem up",
 			"shmctl query --last 5m --step 5s --spark 'histogram_quantile(0.99, rate(latency_seconds[30s]))'",
 		},
 	}
@@ -203,35 +210,97 @@ func ask(c *cli.Context, path string, form url.Values) (*apiResponse, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, usagef(c, "url: want http://, https:// or unix:///path, got %q", c.String("url"))
 	}
+	where := u.Redacted()
+	if transport.DialContext != nil {
+		where = c.String("url")
+	}
+	if transport.TLSClientConfig, err = clientTLS(c, u); err != nil {
+		return nil, err
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, base+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, usagef(c, "url: %s", err)
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	request.Header.Set("User-Agent", "shmctl/"+version)
+	if user := c.String("user"); user != "" {
+		name, password, ok := strings.Cut(user, ":")
+		if !ok {
+			return nil, usagef(c, "user: want NAME:PASSWORD, got no colon")
+		}
+		request.SetBasicAuth(name, password)
+	}
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return nil, fmt.Errorf("shmts: %s: want an answer in %v, got none", c.String("url"), c.Duration("timeout"))
+			return nil, fmt.Errorf("shmts: %s: want an answer in %v, got none", where, c.Duration("timeout"))
 		}
-		return nil, fmt.Errorf("shmts: %w (is shmtsd running? --url says where)", err)
+		return nil, fmt.Errorf("shmts: %w (%s)", err, connectHint(err))
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusUnauthorized {
+		return nil, fmt.Errorf("shmts: %s: want a user and a password that it knows (--user, or $SHMTS_USER), got %s", where, response.Status)
+	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
-		return nil, fmt.Errorf("shmts: %s: %w", c.String("url"), err)
+		return nil, fmt.Errorf("shmts: %s: %w", where, err)
 	}
 	if len(body) > maxAnswer {
-		return nil, fmt.Errorf("shmts: %s: want an answer of at most %d bytes, got more", c.String("url"), maxAnswer)
+		return nil, fmt.Errorf("shmts: %s: want an answer of at most %d bytes, got more", where, maxAnswer)
 	}
 	var answer apiResponse
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, fmt.Errorf("shmts: %s: want Prometheus's JSON, got %s: %.120q", c.String("url"), response.Status, bytes.TrimSpace(body))
+		return nil, fmt.Errorf("shmts: %s: want Prometheus's JSON, got %s: %.120q", where, response.Status, bytes.TrimSpace(body))
 	}
 	if answer.Status != "success" {
 		return nil, fmt.Errorf("shmts: query: %s: %s", cmp.Or(answer.ErrorType, response.Status), answer.Error)
 	}
 	return &answer, nil
+}
+
+// clientTLS is what --ca, --cert and --key say; nil where they say nothing.
+func clientTLS(c *cli.Context, u *url.URL) (*tls.Config, error) {
+	ca, cert, key := c.String("ca"), c.String("cert"), c.String("key")
+	switch {
+	case ca == "" && cert == "" && key == "":
+		return nil, nil
+	case u.Scheme != "https":
+		return nil, usagef(c, "url: want https:// with --ca, --cert or --key, got %q", u.Redacted())
+	case cert == "" && key != "":
+		return nil, usagef(c, "key: want --cert with it, got none")
+	}
+	config := &tls.Config{}
+	if ca != "" {
+		b, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("shmts: ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(b) {
+			return nil, fmt.Errorf("shmts: ca: want certificates in PEM in %s, got none", ca)
+		}
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, cmp.Or(key, cert))
+		if err != nil {
+			return nil, fmt.Errorf("shmts: cert: want a certificate and its key in %s and %s: %w", cert, cmp.Or(key, cert), err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// connectHint says what may help.
+func connectHint(err error) string {
+	var verification *tls.CertificateVerificationError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &verification):
+		return "--ca says whose certificates are good"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return "--cert shows it a certificate, if it wants one"
+	}
+	return "is shmtsd running? --url says where"
 }
 
 func printAnswer(c *cli.Context, d *queryJSON) error {

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -120,4 +126,72 @@ func TestQueryConnections(t *testing.T) {
 	address := closed.Addr().String()
 	closed.Close()
 	shmctl(t, "", "query", "1", "--url", "http://"+address).fails(exitFailed, "is shmtsd running?", "connection refused")
+}
+
+// A daemon behind TLS, a client's certificate and a password, and what is said where one of them is missing.
+func TestQueryProtected(t *testing.T) {
+	var asked atomic.Pointer[url.Values]
+	api := promAPI(t, &asked)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "ann" || password != "se:cret" {
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			return
+		}
+		api.ServeHTTP(w, r)
+	}))
+	// In TLS 1.3 a client may be writing when it is refused, and then it may see its connection reset, not why.
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+
+	// httptest's certificate is its own CA; it serves as the client's as well.
+	dir := t.TempDir()
+	raw, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+	file := func(name string, b []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	cert, key, both, empty := file("c.pem", certPEM), file("c.key", keyPEM), file("both.pem", append(certPEM, keyPEM...)), file("empty", nil)
+	query := func(url string, args ...string) outcome {
+		t.Helper()
+		return shmctl(t, "", append([]string{"query", "1", "--url", url}, args...)...)
+	}
+	login := strings.Replace(server.URL, "//", "//ann:se%3Acret@", 1)
+	for _, o := range []outcome{
+		query(server.URL, "--user", "ann:se:cret", "--ca", cert, "--cert", cert, "--key", key),
+		query(server.URL, "--user", "ann:se:cret", "--ca", cert, "--cert", both),
+		query(login, "--ca", cert, "--cert", both),
+	} {
+		if o.ok().out != "1\n" {
+			t.Errorf("want the answer, got %q", o.out)
+		}
+	}
+	cmd := command("", "query", "1")
+	cmd.Env = append(cmd.Env, "SHMTS_URL="+server.URL, "SHMTS_USER=ann:se:cret", "SHMTS_CA="+cert, "SHMTS_CERT="+cert, "SHMTS_KEY="+key)
+	if out, err := cmd.Output(); err != nil || string(out) != "1\n" {
+		t.Errorf("want all of it taken from the environment, got %q, %v", out, err)
+	}
+
+	query(server.URL, "--ca", cert, "--cert", both).fails(exitFailed, "want a user and a password", "401 Unauthorized")
+	wrong := strings.Replace(server.URL, "//", "//ann:guess@", 1)
+	if o := query(wrong, "--ca", cert, "--cert", both).fails(exitFailed, "401 Unauthorized"); strings.Contains(o.errors, "guess") {
+		t.Errorf("want no password in the error, got %q", o.errors)
+	}
+	query(login).fails(exitFailed, "failed to verify certificate", "--ca says")
+	query(login, "--ca", cert).fails(exitFailed, "remote error: tls: bad certificate", "--cert shows")
+	query(login, "--ca", empty).fails(exitFailed, "want certificates in PEM in "+empty+", got none")
+	query(login, "--ca", cert, "--cert", cert).fails(exitFailed, "want a certificate and its key in "+cert+" and "+cert)
+	query(login, "--key", key).fails(exitUsage, "key: want --cert with it")
+	query("http://localhost:1", "--ca", cert).fails(exitUsage, "want https:// with --ca")
+	query("unix:///s", "--ca", cert).fails(exitUsage, "want https:// with --ca")
+	query(server.URL, "--user", "ann", "--ca", cert).fails(exitUsage, "want NAME:PASSWORD")
 }
