@@ -184,8 +184,8 @@ func statError(path string, err error) error {
 	return fmt.Errorf("shmts: open %s: %w", path, err)
 }
 
-// equip decides how a new segment is read: mapped where that is safe and there is room for it, and with a
-// descriptor of its own while there are enough.
+// equip decides how a new segment is read: mapped, whole or its control block alone, where that is safe and there is room for it, and
+// with a descriptor of its own while there are enough.
 func (s *Store) equip(g *Segment, dir, name string) {
 	w := &g.win
 	root, dev, ino := s.root, g.dev, g.ino
@@ -208,6 +208,11 @@ func (s *Store) equip(g *Segment, dir, name string) {
 	if s.kept < s.o.MaxFiles {
 		g.kept = true
 		s.kept++
+		if s.trusts(g.uid) && w.m == nil {
+			// Where it can't be had, pread does.
+			g.part, _ = w.mapPart(g.h.Control.Offset, uint64(g.ctlWords)*8, s.o.ControlBytes-s.parts)
+			s.parts += g.part
+		}
 		return
 	}
 	w.file.Close()
@@ -232,10 +237,11 @@ func (s *Store) trusts(uid int) bool {
 // settle closes a segment and gives back what equip took. The window itself goes when its last user is done.
 func (s *Store) settle(g *Segment) {
 	s.mapped -= g.mapped
+	s.parts -= g.part
 	if g.kept {
 		s.kept--
 	}
-	g.mapped, g.kept = 0, false
+	g.mapped, g.part, g.kept = 0, 0, false
 	g.Close()
 	g.claim.close()
 }

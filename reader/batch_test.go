@@ -23,11 +23,11 @@ func TestBatch(t *testing.T) {
 		b.Add(r)
 	}
 	for _, s := range []*Series{
-		{Kind: Counter, Number: U64, Table: 1},
-		{Kind: Counter, Number: U64, Table: 1, bornRow: 4},
-		{Kind: Gauge, Number: F64, Table: 1, rowCell: 2, retiredRow: retired},
-		{Kind: Stat, Number: F64, Table: 1, rowCell: 3},
-		{Kind: Histogram, Number: U64, Table: 1, rowCell: 1, Buckets: BucketRange{Count: 4}, retiredRow: new(atomic.Uint64)},
+		{Definition: &Definition{Kind: Counter, Number: U64, Table: 1}},
+		{Definition: &Definition{Kind: Counter, Number: U64, Table: 1}, bornRow: 4},
+		{Definition: &Definition{Kind: Gauge, Number: F64, Table: 1}, rowCell: 2, retiredRow: retired},
+		{Definition: &Definition{Kind: Stat, Number: F64, Table: 1}, rowCell: 3},
+		{Definition: &Definition{Kind: Histogram, Number: U64, Table: 1, Buckets: BucketRange{Count: 4}}, rowCell: 1, retiredRow: new(atomic.Uint64)},
 	} {
 		n, all := s.cells(), true
 		whole := make([]uint64, b.Len()*n)

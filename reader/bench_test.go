@@ -24,6 +24,7 @@ func BenchmarkPoll(b *testing.B) {
 		o        reader.Options
 	}{
 		{"mapped/1000", 1000, reader.Options{MapBytes: 1 << 30}},
+		{"control/1000", 1000, reader.Options{MapBytes: -1, ControlBytes: 16 << 20}},
 		{"pread/1000", 1000, reader.Options{NoMap: true}},
 		{"reopened/1000", 1000, reader.Options{NoMap: true, MaxFiles: -1}},
 		{"pread/5000", 5000, reader.Options{NoMap: true}},

@@ -34,7 +34,9 @@ type window struct {
 	file   *os.File // nil: no descriptor is kept
 	fd     int
 	m      mmap.MMap
-	words  []uint64 // of m
+	words  []uint64  // of m
+	part   mmap.MMap // of a file that is not mapped whole, the pages of the control block; nil: none
+	partAt uint64    // where in the file they begin
 }
 
 // view is a window in use, until done.
@@ -111,6 +113,10 @@ func (w *window) free() error {
 		err = w.m.Unmap()
 		w.m, w.words = nil, nil
 	}
+	if w.part != nil {
+		err = errors.Join(err, w.part.Unmap())
+		w.part = nil
+	}
 	if w.file != nil {
 		err = errors.Join(err, w.file.Close())
 		w.file = nil
@@ -128,6 +134,22 @@ func (w *window) mapFile() error {
 	return nil
 }
 
+// mapPart maps the pages of which n bytes from off on are a part, at most a limit of bytes, and answers how many that are.
+func (w *window) mapPart(off, n uint64, limit int64) (int64, error) {
+	page := uint64(os.Getpagesize())
+	at := off / page * page
+	end := min((off+n+page-1)/page*page, uint64(w.size))
+	if size := int64(end - at); size > limit {
+		return 0, nil
+	}
+	m, err := mmap.MapRegion(w.file, int(end-at), mmap.RDONLY, 0, int64(at))
+	if err != nil {
+		return 0, fmt.Errorf("shmts: map %d bytes at %d of %s: %w", end-at, at, w.file.Name(), err)
+	}
+	w.part, w.partAt = m, at
+	return int64(len(m)), nil
+}
+
 // copy copies len(dst) words from byte offset off on; off is a multiple of 8.
 func (v *view) copy(dst []uint64, off uint64) error {
 	n := uint64(len(dst)) * 8
@@ -140,6 +162,9 @@ func (v *view) copy(dst []uint64, off uint64) error {
 	}
 	if v.w.words != nil {
 		return copyMapped(dst, v.w.words[off/8:][:len(dst)])
+	}
+	if at := off - v.w.partAt; v.w.part != nil && off >= v.w.partAt && at+n <= uint64(len(v.w.part)) {
+		return copyMapped(dst, layout.Words(v.w.part[at:at+n]))
 	}
 	return pread(v.fd, layout.Bytes(dst), int64(off))
 }

@@ -68,8 +68,11 @@ type Options struct {
 	// at each use (3 us, and such a segment can't be read any more once it is unlinked). 0: half of RLIMIT_NOFILE; less than 0: none is kept.
 	MaxFiles int
 	// MapBytes bounds what is mapped, all segments together, since mapped pages count as this process's memory;
-	// segments beyond are read with pread. 0: 64 MiB.
+	// segments beyond are read with pread. 0: 64 MiB; less than 0: none is mapped whole.
 	MapBytes int64
+	// ControlBytes bounds what is mapped of segments that are not mapped whole: the page of the control block, all that a Poll
+	// looks at while nothing is registered. It spares it a call to the kernel for each. 0: none.
+	ControlBytes int64
 	// SeriesBytes bounds what is kept of one segment's names, labels and help; series beyond are skipped and
 	// counted. 0: 32 MiB.
 	SeriesBytes int64

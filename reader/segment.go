@@ -37,6 +37,7 @@ type Segment struct {
 	listed bool  // among the store's segments
 	kept   bool  // has a descriptor of its own
 	mapped int64 // bytes of the store's MapBytes
+	part   int64 // bytes of the store's ControlBytes
 	claim  *claim
 
 	// What Refresh knows, under mu.

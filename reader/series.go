@@ -13,22 +13,29 @@ import (
 // Series is one series of a segment. It never changes: once it is retired,
 // Segment.Series has another in its place that says so.
 type Series struct {
-	Name        string
-	Unit        string // UCUM
-	Help        string
-	Labels      []Pair // its own, sorted; the source's are the segment's
-	Kind        Kind
-	Number      Number
-	NonNegative bool // a stat's sum never falls
-	Retired     bool
-	Table       int
-	Buckets     BucketRange // histograms
-	Start       int64       // unix ns: when it was registered, with every additive value 0
+	*Definition
+	Start   int64 // unix ns: when it was registered, with every additive value 0
+	Retired bool
 
 	index, state                  uint32 // of its descriptor
 	rowCell, laneCell, sharedCell uint32
 	bornRow                       uint64
 	retiredRow                    *atomic.Uint64 // one for all that stand for this descriptor and generation
+	text                          *text          // that Definition is of; nil: it is nobody's
+}
+
+// Definition is what a series is. It never changes, and equal ones of all segments of a store are one: a thousand segments of one
+// program have the same hundred series.
+type Definition struct {
+	Name        string
+	Unit        string // UCUM
+	Help        string
+	Labels      []Pair // the series' own, sorted; the source's are the segment's
+	Kind        Kind
+	Number      Number
+	NonNegative bool // a stat's sum never falls
+	Table       int
+	Buckets     BucketRange // histograms
 }
 
 // BucketRange is a histogram's shape: see layout.BucketRange.
@@ -95,12 +102,13 @@ type descriptor struct {
 	skipped bool
 	short   bool // skipped for want of room, and counted
 	s       *Series
-	text    *text
 }
 
 func (d *descriptors) release(in *interner) {
 	for i := range d.at {
-		in.drop(d.at[i].text)
+		if s := d.at[i].s; s != nil {
+			in.drop(s.text)
+		}
 		d.at[i] = descriptor{}
 	}
 }
@@ -200,10 +208,10 @@ func (g *Segment) reconsider(mono int64) {
 
 func (g *Segment) forget(d *descriptor) {
 	if d.s != nil {
-		g.known.cost -= d.text.cost
-		g.claim.give(ofLabels, d.text.length())
+		g.known.cost -= d.s.text.cost
+		g.claim.give(ofLabels, d.s.text.length())
+		g.strings.drop(d.s.text)
 	}
-	g.strings.drop(d.text)
 	*d = descriptor{}
 }
 
@@ -348,15 +356,14 @@ func (g *Segment) copyHeap(v *view, sc *scratch, off, n uint64) ([]byte, error) 
 // accept makes a series of a checked descriptor and its strings, b, or skips it.
 func (g *Segment) accept(index int, image *layout.Series, b []byte) {
 	d := &g.known.at[index]
-	if d.text = g.strings.take(b, image, index); d.text == nil || g.known.cost+d.text.cost > g.budget {
-		g.strings.drop(d.text)
-		d.text = nil
+	t := g.strings.take(b, image, index)
+	if t == nil || g.known.cost+t.cost > g.budget {
+		g.strings.drop(t)
 		g.skip(d)
 		return
 	}
-	if !g.claim.take(ofLabels, d.text.length()) {
-		g.strings.drop(d.text)
-		d.text = nil
+	if !g.claim.take(ofLabels, t.length()) {
+		g.strings.drop(t)
 		if d.skipped = true; !d.short {
 			d.short = true
 			g.skippedSeries.Add(1)
@@ -368,52 +375,54 @@ func (g *Segment) accept(index int, image *layout.Series, b []byte) {
 		return
 	}
 	d.short = false
-	g.known.cost += d.text.cost
-	t := d.text
-	d.s = &Series{Name: t.name, Unit: t.unit, Help: t.help, Labels: t.labels, Kind: image.Kind, Number: image.Number,
-		NonNegative: image.Flags&layout.FlagNonNegative != 0, Retired: image.Life() == layout.SeriesRetired,
-		Table: int(image.Table), Start: image.BornUnix, index: uint32(index), state: image.State,
+	g.known.cost += t.cost
+	d.s = &Series{Definition: &t.Definition, Retired: image.Life() == layout.SeriesRetired, Start: image.BornUnix, index: uint32(index), state: image.State,
 		rowCell: image.RowCell, laneCell: image.LaneCell, sharedCell: image.SharedCell,
-		bornRow: image.BornRow, retiredRow: new(atomic.Uint64)}
-	if image.Kind == Histogram {
-		d.s.Buckets = image.Range()
-	}
+		bornRow: image.BornRow, retiredRow: new(atomic.Uint64), text: t}
 	if d.s.Retired {
 		d.s.retiredRow.Store(max(image.RetiredRow, 1))
 	}
 }
 
-// interner shares the strings of equal series: a thousand segments of one service have the
-// same hundred names. Several goroutines may use it.
+// interner shares what equal series of all segments have in common. Several goroutines may use it.
 type interner struct {
 	mu sync.Mutex
 	m  map[string]*text
 }
 
-const lengthsSize = 6
+// shapeSize is how many bytes of a text's key are in front of the strings.
+const shapeSize = 16
 
-// text is a series' strings as they lie in the heap, and cut.
+// text is a series' definition, made of its strings as they lie in the heap.
 type text struct {
-	blob             string // with the lengths in front: the key
-	name, unit, help string
-	labels           []Pair
-	cost             int64
-	refs             int
+	Definition
+	blob string // with the shape in front: the key
+	cost int64
+	refs int
 }
 
 // length is how many bytes the strings have.
-func (t *text) length() int64 { return int64(len(t.blob) - lengthsSize) }
+func (t *text) length() int64 { return int64(len(t.blob) - shapeSize) }
+
+// shape is what a definition has beside its strings, and where those end.
+func shape(image *layout.Series) (b [shapeSize]byte) {
+	binary.LittleEndian.PutUint16(b[0:], image.NameLength)
+	binary.LittleEndian.PutUint16(b[2:], image.UnitLength)
+	binary.LittleEndian.PutUint16(b[4:], image.HelpLength)
+	binary.LittleEndian.PutUint16(b[6:], image.Table)
+	b[8], b[9], b[10], b[11] = byte(image.Kind), byte(image.Number), image.Flags&layout.FlagNonNegative, byte(image.Scale)
+	binary.LittleEndian.PutUint16(b[12:], image.Buckets)
+	binary.LittleEndian.PutUint16(b[14:], uint16(image.BucketMin))
+	return b
+}
 
 // take answers the text of a checked descriptor's strings, nil if they are broken. drop gives it back.
 func (in *interner) take(b []byte, image *layout.Series, index int) *text {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	var lengths [lengthsSize]byte // where one string ends is a part of what they say
-	binary.LittleEndian.PutUint16(lengths[0:], image.NameLength)
-	binary.LittleEndian.PutUint16(lengths[2:], image.UnitLength)
-	binary.LittleEndian.PutUint16(lengths[4:], image.HelpLength)
+	head := shape(image)
 	var few [512]byte
-	key := append(append(few[:0], lengths[:]...), b...)
+	key := append(append(few[:0], head[:]...), b...)
 	if t := in.m[string(key)]; t != nil {
 		t.refs++
 		return t
@@ -424,22 +433,26 @@ func (in *interner) take(b []byte, image *layout.Series, index int) *text {
 	}
 	// One string holds them all: what was cut to be checked goes.
 	t := &text{blob: string(key), refs: 1, cost: int64(len(b)) + seriesCost + labelCost*int64(len(info.Labels))}
-	rest := t.blob[len(lengths):]
+	t.Kind, t.Number, t.NonNegative, t.Table = image.Kind, image.Number, image.Flags&layout.FlagNonNegative != 0, int(image.Table)
+	if image.Kind == Histogram {
+		t.Buckets = image.Range()
+	}
+	rest := t.blob[shapeSize:]
 	cut := func(n int) string {
 		s := rest[:n]
 		rest = rest[n:]
 		return s
 	}
-	t.name, t.unit, t.help = cut(len(info.Name)), cut(len(info.Unit)), cut(len(info.Help))
+	t.Name, t.Unit, t.Help = cut(len(info.Name)), cut(len(info.Unit)), cut(len(info.Help))
 	cut(2)
-	t.labels = info.Labels
+	t.Labels = info.Labels
 	for len(rest) > 0 {
 		n, m := int(rest[0])|int(rest[1])<<8, int(rest[2])|int(rest[3])<<8
 		cut(4)
 		name, value := cut(n), cut(m)
-		for i := range t.labels { // pairs of an empty value were dropped
-			if t.labels[i].Name == name {
-				t.labels[i] = Pair{Name: name, Value: value}
+		for i := range t.Labels { // pairs of an empty value were dropped
+			if t.Labels[i].Name == name {
+				t.Labels[i] = Pair{Name: name, Value: value}
 			}
 		}
 	}

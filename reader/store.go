@@ -51,7 +51,8 @@ type Store struct {
 	unlinked []*Segment // by Unlink or Release; Gone with the next Poll
 
 	strings interner
-	mapped  int64 // bytes
+	mapped  int64 // bytes of segments
+	parts   int64 // and of control blocks
 	kept    int   // descriptors
 
 	ledger   *ledger

@@ -82,9 +82,10 @@ func poll(t testing.TB, s *reader.Store) reader.Events {
 	return ev
 }
 
-// backings runs a test with a mapping, with pread, and with pread and no descriptor kept.
+// backings runs a test with a mapping, with one of the control block alone, with pread, and with pread and no descriptor kept.
 func backings(t *testing.T, f func(t *testing.T, o reader.Options)) {
 	t.Run("mapped", func(t *testing.T) { f(t, reader.Options{}) })
+	t.Run("control", func(t *testing.T) { f(t, reader.Options{MapBytes: -1, ControlBytes: 1 << 20}) })
 	t.Run("pread", func(t *testing.T) { f(t, reader.Options{NoMap: true}) })
 	t.Run("reopened", func(t *testing.T) { f(t, reader.Options{NoMap: true, MaxFiles: -1}) })
 }

@@ -16,13 +16,13 @@ func TestWords(t *testing.T) {
 		s    Series
 		want []uint64
 	}{
-		{"counter", Series{Kind: Counter, Number: U64, Table: 1, rowCell: 2}, []uint64{3}},
-		{"gauge never set", Series{Kind: Gauge, Number: F64, Table: 1, rowCell: 10}, []uint64{F64.Unset()}},
-		{"stat", Series{Kind: Stat, Number: F64, Table: 1, rowCell: 1}, []uint64{2, 3, 4, 5, 6}},
-		{"histogram", Series{Kind: Histogram, Number: U64, Table: 1, rowCell: 4, Buckets: BucketRange{Count: 3}}, []uint64{5, 6, 7, 8, 9, 10}},
-		{"of another table", Series{Kind: Counter, Number: U64}, nil},
-		{"not born", Series{Kind: Counter, Number: U64, Table: 1, bornRow: 11}, nil},
-		{"beyond the row", Series{Kind: Counter, Number: U64, Table: 1, rowCell: 11}, nil},
+		{"counter", Series{Definition: &Definition{Kind: Counter, Number: U64, Table: 1}, rowCell: 2}, []uint64{3}},
+		{"gauge never set", Series{Definition: &Definition{Kind: Gauge, Number: F64, Table: 1}, rowCell: 10}, []uint64{F64.Unset()}},
+		{"stat", Series{Definition: &Definition{Kind: Stat, Number: F64, Table: 1}, rowCell: 1}, []uint64{2, 3, 4, 5, 6}},
+		{"histogram", Series{Definition: &Definition{Kind: Histogram, Number: U64, Table: 1, Buckets: BucketRange{Count: 3}}, rowCell: 4}, []uint64{5, 6, 7, 8, 9, 10}},
+		{"of another table", Series{Definition: &Definition{Kind: Counter, Number: U64}}, nil},
+		{"not born", Series{Definition: &Definition{Kind: Counter, Number: U64, Table: 1}, bornRow: 11}, nil},
+		{"beyond the row", Series{Definition: &Definition{Kind: Counter, Number: U64, Table: 1}, rowCell: 11}, nil},
 	} {
 		got, ok := row.Words(&c.s)
 		if ok != (c.want != nil) || !slices.Equal(got, c.want) || cap(got) != len(got) {
@@ -35,7 +35,7 @@ func TestWords(t *testing.T) {
 }
 
 func TestHolds(t *testing.T) {
-	s := Series{bornRow: 5}
+	s := Series{Definition: &Definition{}, bornRow: 5}
 	for _, c := range []struct {
 		first, last uint64
 		want        bool

@@ -98,8 +98,7 @@ func (s *scenario) series(n int) (all []*reader.Series) {
 		{reader.UpDown, reader.I64}, {reader.Counter, reader.F64}, {reader.Histogram, reader.U64}}
 	for i := range n {
 		sh := shapes[i%len(shapes)]
-		sr := &reader.Series{Name: fmt.Sprintf("s%d", i), Unit: "By", Help: "about\n", Kind: sh.kind, Number: sh.number, NonNegative: sh.kind == reader.Stat,
-			Labels: []reader.Pair{{Name: "n", Value: fmt.Sprint(i)}}}
+		sr := &reader.Series{Definition: &reader.Definition{Name: fmt.Sprintf("s%d", i), Unit: "By", Help: "about\n", Kind: sh.kind, Number: sh.number, NonNegative: sh.kind == reader.Stat, Labels: []reader.Pair{{Name: "n", Value: fmt.Sprint(i)}}}}
 		if sh.kind == reader.Histogram {
 			sr.Buckets = layout.BucketRange{Scale: 1, Min: -3, Count: 5}
 		}

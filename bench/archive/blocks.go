@@ -15,7 +15,7 @@ func seriesOf(s *corpus.Source) []*reader.Series {
 	var out []*reader.Series
 	for i := range s.Series {
 		c := &s.Series[i]
-		r := &reader.Series{Name: c.Name, Labels: c.Labels, Kind: reader.Gauge, Number: reader.U64}
+		r := &reader.Series{Definition: &reader.Definition{Name: c.Name, Labels: c.Labels, Kind: reader.Gauge, Number: reader.U64}}
 		if c.Counter {
 			r.Kind = reader.Counter
 		} else {

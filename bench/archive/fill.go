@@ -44,7 +44,7 @@ func vmMix() (series []*reader.Series, values [][]*hostmix.Series) {
 		values = append(values, all)
 	}
 	for k, s := range values[0] {
-		r := &reader.Series{Name: fmt.Sprintf("vm_metric_%02d", k), Kind: reader.Gauge, Number: reader.I64}
+		r := &reader.Series{Definition: &reader.Definition{Name: fmt.Sprintf("vm_metric_%02d", k), Kind: reader.Gauge, Number: reader.I64}}
 		if k%10 < 5 {
 			r.Kind, r.Number = reader.Counter, reader.U64
 		} else if s.Float {

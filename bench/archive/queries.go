@@ -119,7 +119,7 @@ func ask(engine *query.Engine, text string, end time.Time, step time.Duration) e
 func hour(a *archive.Archive) error {
 	var series []*reader.Series
 	for i := range hourSeries {
-		series = append(series, &reader.Series{Name: fmt.Sprintf("metric_%02d", i), Kind: reader.Counter, Number: reader.U64, Labels: []reader.Pair{{Name: "dev", Value: fmt.Sprint(i % 4)}}})
+		series = append(series, &reader.Series{Definition: &reader.Definition{Name: fmt.Sprintf("metric_%02d", i), Kind: reader.Counter, Number: reader.U64, Labels: []reader.Pair{{Name: "dev", Value: fmt.Sprint(i % 4)}}}})
 	}
 	schema, err := archive.NewSchema(0, "scalars", series)
 	if err != nil {
@@ -186,8 +186,7 @@ func hour(a *archive.Archive) error {
 // hourOfHistograms appends those: their home is the tier of 10 s.
 func hourOfHistograms(a *archive.Archive) error {
 	const rows, flush = hourRows / 10, 15
-	schema, err := archive.NewSchema(1, "histograms", []*reader.Series{{Name: "latency", Unit: "s", Kind: reader.Histogram, Number: reader.F64, Table: 1,
-		Buckets: reader.BucketRange{Scale: 3, Min: -hourBuckets / 2, Count: hourBuckets}}})
+	schema, err := archive.NewSchema(1, "histograms", []*reader.Series{{Definition: &reader.Definition{Name: "latency", Unit: "s", Kind: reader.Histogram, Number: reader.F64, Table: 1, Buckets: reader.BucketRange{Scale: 3, Min: -hourBuckets / 2, Count: hourBuckets}}}})
 	if err != nil {
 		return err
 	}

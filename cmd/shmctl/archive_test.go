@@ -22,12 +22,12 @@ const asArchiver = "SHMCTL_TEST_ARCHIVER"
 const birthMs = birth / 1e6
 
 var archiveSeries = []*reader.Series{
-	{Name: "rx_packets_total", Kind: reader.Counter, Number: reader.U64, Labels: []reader.Pair{{Name: "queue", Value: "0"}}},
-	{Name: "in_flight", Kind: reader.UpDown, Number: reader.I64},
-	{Name: "queue_depth", Kind: reader.Gauge, Number: reader.I64},
-	{Name: "temperature", Kind: reader.Gauge, Number: reader.F64},
-	{Name: "wait_seconds", Kind: reader.Stat, Number: reader.F64},
-	{Name: "latency_seconds", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 0, Min: -4, Count: 6}},
+	{Definition: &reader.Definition{Name: "rx_packets_total", Kind: reader.Counter, Number: reader.U64, Labels: []reader.Pair{{Name: "queue", Value: "0"}}}},
+	{Definition: &reader.Definition{Name: "in_flight", Kind: reader.UpDown, Number: reader.I64}},
+	{Definition: &reader.Definition{Name: "queue_depth", Kind: reader.Gauge, Number: reader.I64}},
+	{Definition: &reader.Definition{Name: "temperature", Kind: reader.Gauge, Number: reader.F64}},
+	{Definition: &reader.Definition{Name: "wait_seconds", Kind: reader.Stat, Number: reader.F64}},
+	{Definition: &reader.Definition{Name: "latency_seconds", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 0, Min: -4, Count: 6}}},
 }
 
 func archiveSource(digit byte, job, instance string) *archive.Source {

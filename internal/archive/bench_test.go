@@ -15,7 +15,7 @@ import (
 func flushBlock(tb testing.TB, r *rand.Rand, still float64) *Block {
 	series := make([]*reader.Series, 100)
 	for i := range series {
-		series[i] = &reader.Series{Name: "series_" + string(rune('a'+i%26)) + string(rune('a'+i/26)), Kind: reader.Counter, Number: reader.U64}
+		series[i] = &reader.Series{Definition: &reader.Definition{Name: "series_" + string(rune('a'+i%26)) + string(rune('a'+i/26)), Kind: reader.Counter, Number: reader.U64}}
 		if i >= 60 {
 			series[i].Kind = reader.Gauge
 			series[i].Number = reader.F64

@@ -54,19 +54,18 @@ func mustSchema(t testing.TB, table int, name string, series ...*reader.Series) 
 
 func newChance(t testing.TB, seed uint64, steps []time.Duration) *chance {
 	c := &chance{t: t, r: rand.New(rand.NewPCG(seed, 7)), step: steps, now: 1_700_000_000_000}
-	up := &reader.Series{Name: "up_total", Kind: reader.Counter, Number: reader.U64}
+	up := &reader.Series{Definition: &reader.Definition{Name: "up_total", Kind: reader.Counter, Number: reader.U64}}
 	series := []*reader.Series{
 		up,
-		{Name: "temperature", Kind: reader.Gauge, Number: reader.F64, Labels: []reader.Pair{{Name: "zone", Value: "a"}}},
-		{Name: "temperature", Kind: reader.Gauge, Number: reader.F64, Labels: []reader.Pair{{Name: "zone", Value: "b"}}},
-		{Name: "size", Kind: reader.Gauge, Number: reader.I64},
-		{Name: "delay", Kind: reader.Stat, Number: reader.F64, NonNegative: true},
-		{Name: "open", Kind: reader.UpDown, Number: reader.I64},
+		{Definition: &reader.Definition{Name: "temperature", Kind: reader.Gauge, Number: reader.F64, Labels: []reader.Pair{{Name: "zone", Value: "a"}}}},
+		{Definition: &reader.Definition{Name: "temperature", Kind: reader.Gauge, Number: reader.F64, Labels: []reader.Pair{{Name: "zone", Value: "b"}}}},
+		{Definition: &reader.Definition{Name: "size", Kind: reader.Gauge, Number: reader.I64}},
+		{Definition: &reader.Definition{Name: "delay", Kind: reader.Stat, Number: reader.F64, NonNegative: true}},
+		{Definition: &reader.Definition{Name: "open", Kind: reader.UpDown, Number: reader.I64}},
 	}
 	c.schemas[0] = []*archive.Schema{mustSchema(t, 0, "scalars", series[:3]...), mustSchema(t, 0, "scalars", series[:5]...),
 		mustSchema(t, 0, "scalars", append(slices.Clone(series), up)...)} // retired, and registered again
-	c.schemas[1] = []*archive.Schema{mustSchema(t, 1, "histograms", &reader.Series{Name: "took", Kind: reader.Histogram, Number: reader.F64,
-		Buckets: reader.BucketRange{Scale: 3, Min: -4, Count: 9}})}
+	c.schemas[1] = []*archive.Schema{mustSchema(t, 1, "histograms", &reader.Series{Definition: &reader.Definition{Name: "took", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 3, Min: -4, Count: 9}}})}
 	return c
 }
 

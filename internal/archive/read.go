@@ -35,10 +35,46 @@ func (a *Archive) Read(inc *Incarnation, table, tier int, from, to int64, column
 			yield(nil, fmt.Errorf("shmts: archive: read: want one of the incarnation's tables and tiers, got table %d, tier %d", table, tier))
 			return
 		}
-		r := &rowsReader{a: a, p: p, table: table, tier: inc.Tables[table].Tiers[tier].Tier, from: from, to: to, columns: columns, d: decoders.Get().(*decoder)}
+		r := rowsReader{a: a, p: p, table: table, tier: inc.Tables[table].Tiers[tier].Tier, from: from, to: to, columns: columns,
+			d: decoders.Get().(*decoder), readMemory: readMemories.Get().(*readMemory)}
 		defer decoders.Put(r.d)
+		defer r.readMemory.release()
 		r.read(yield)
 	}
+}
+
+// readMemory is what one Read after the other uses.
+type readMemory struct {
+	c       Chunk
+	cover   []uint64 // of c, as far as it has them, as the next
+	cells   [][]uint64
+	present [][]bool
+	rows    []int
+}
+
+var readMemories = sync.Pool{New: func() any { return new(readMemory) }}
+
+// keepRead is how many words of a Read's memory are kept for the next one.
+const keepRead = 1 << 17
+
+// use makes room for n columns.
+func (m *readMemory) use(n int) {
+	m.cells, m.present = slices.Grow(m.cells, max(n-len(m.cells), 0))[:n], slices.Grow(m.present, max(n-len(m.present), 0))[:n]
+	m.c.Cells, m.c.Present = slices.Grow(m.c.Cells[:0], n)[:n], slices.Grow(m.c.Present[:0], n)[:n]
+}
+
+func (m *readMemory) release() {
+	words := 0
+	for _, c := range m.cells[:cap(m.cells)] {
+		words += cap(c)
+	}
+	if words > keepRead {
+		return
+	}
+	clear(m.c.Cells)
+	clear(m.c.Present)
+	m.c = Chunk{Numbers: m.c.Numbers, Times: m.c.Times, Cells: m.c.Cells, Present: m.c.Present}
+	readMemories.Put(m)
 }
 
 // rowsReader is one Read at work.
@@ -50,19 +86,17 @@ type rowsReader struct {
 	from, to int64
 	columns  []Column
 	d        *decoder
-	c        Chunk
+	*readMemory
 
 	at     int    // of the source in the last block
 	last   uint64 // number, or base, up to which rows were read
 	newest int64  // time of the last one
 	hidden place  // up to which rows are hidden by one before from
 
-	plan    []fieldPlan // of the columns in schema
-	schema  *Schema
-	ends    [2]int // how many runs its blocks have, not folded and folded
-	cells   [][]uint64
-	present [][]bool
-	rows    []int
+	plan   []fieldPlan // of the columns in schema
+	schema *Schema
+	ends   [2]int // how many runs its blocks have, not folded and folded
+	used   bool   // there is room for the columns
 }
 
 // place is where in the order of rows one is.
@@ -346,13 +380,14 @@ func (r *rowsReader) chunk(b *rowsBlock, k int, yield func() bool) error {
 	c := &r.c
 	c.Folded, c.Copied, c.Base = b.folded(), src.Flags&flagCopied != 0, src.BaseNo
 	c.Final, c.Estimated = src.Flags&flagFinal != 0 && end, src.Flags&flagEstimated != 0 && end
-	c.Numbers, c.Times, c.Coverage = pick(c.Numbers[:0], d.numbers, r.rows), pick(c.Times[:0], d.times, r.rows), c.Coverage[:0]
+	c.Numbers, c.Times, c.Coverage = pick(c.Numbers[:0], d.numbers, r.rows), pick(c.Times[:0], d.times, r.rows), nil
 	if c.Folded {
-		c.Coverage = pick(c.Coverage, d.cover, r.rows)
+		r.cover = pick(r.cover[:0], d.cover, r.rows)
+		c.Coverage = r.cover
 	}
-	if r.cells == nil {
-		r.cells, r.present = make([][]uint64, len(r.columns)), make([][]bool, len(r.columns))
-		c.Cells, c.Present = make([][]uint64, len(r.columns)), make([][]bool, len(r.columns))
+	if !r.used {
+		r.use(len(r.columns))
+		r.used = true
 	}
 	for i := range r.columns {
 		if err := r.column(i, b, k, n); err != nil {

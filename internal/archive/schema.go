@@ -26,8 +26,12 @@ func NewSchema(table int, name string, series []*reader.Series) (*Schema, error)
 	s := &Schema{Table: table, Name: name, Series: make([]*reader.Series, len(series))}
 	all := make([]reader.Series, len(series))
 	for i, from := range series {
-		all[i] = reader.Series{Name: from.Name, Unit: from.Unit, Help: from.Help, Labels: from.Labels, Kind: from.Kind, Number: from.Number,
-			NonNegative: from.NonNegative, Table: table, Buckets: from.Buckets}
+		all[i].Definition = from.Definition
+		if from.Table != table {
+			d := *from.Definition
+			d.Table = table
+			all[i].Definition = &d
+		}
 		s.Series[i] = &all[i]
 	}
 	text, err := s.text()
@@ -94,7 +98,7 @@ func parseSchema(text []byte) (*Schema, error) {
 		return nil, fmt.Errorf("shmts: archive: schema: want at most %d series in %d bytes, got %d", (len(text)-schemaHeader)/schemaSeries, len(text), n)
 	}
 	s := &Schema{Hash: schemaHash(text), Table: int(le.Uint16(text)), Name: strings.TrimRight(string(text[8:24]), "\x00"), Series: make([]*reader.Series, n)}
-	all := make([]reader.Series, n)
+	all, definitions := make([]reader.Series, n), make([]reader.Definition, n)
 	rest := text[schemaHeader:]
 	for i := range all {
 		if len(rest) < schemaSeries {
@@ -117,8 +121,9 @@ func parseSchema(text []byte) (*Schema, error) {
 		if len(info.Labels) == 0 {
 			info.Labels = nil
 		}
-		all[i] = reader.Series{Name: info.Name, Unit: info.Unit, Help: info.Help, Labels: info.Labels, Kind: d.Kind, Number: d.Number,
+		definitions[i] = reader.Definition{Name: info.Name, Unit: info.Unit, Help: info.Help, Labels: info.Labels, Kind: d.Kind, Number: d.Number,
 			NonNegative: d.Flags&layout.FlagNonNegative != 0, Table: s.Table, Buckets: d.Range()}
+		all[i].Definition = &definitions[i]
 		s.Series[i] = &all[i]
 	}
 	if len(rest) > 0 {

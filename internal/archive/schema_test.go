@@ -9,10 +9,10 @@ import (
 
 func TestSchemaText(t *testing.T) {
 	series := []*reader.Series{
-		{Name: "requests", Unit: "{request}", Help: "Requests.", Kind: reader.Counter, Number: reader.U64, Table: 1, Start: 5},
-		{Name: "queue", Kind: reader.Gauge, Number: reader.I64, Labels: []reader.Pair{{Name: "q", Value: "in"}}, Retired: true},
-		{Name: "size", Kind: reader.Stat, Number: reader.F64, NonNegative: true},
-		{Name: "latency", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 3, Min: -40, Count: 80}},
+		{Definition: &reader.Definition{Name: "requests", Unit: "{request}", Help: "Requests.", Kind: reader.Counter, Number: reader.U64, Table: 1}, Start: 5},
+		{Definition: &reader.Definition{Name: "queue", Kind: reader.Gauge, Number: reader.I64, Labels: []reader.Pair{{Name: "q", Value: "in"}}}, Retired: true},
+		{Definition: &reader.Definition{Name: "size", Kind: reader.Stat, Number: reader.F64, NonNegative: true}},
+		{Definition: &reader.Definition{Name: "latency", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 3, Min: -40, Count: 80}}},
 	}
 	s, err := NewSchema(1, "scalars", series)
 	if err != nil {
@@ -40,7 +40,7 @@ func TestSchemaText(t *testing.T) {
 	if _, err := parseSchema(append(text, 0)); err == nil {
 		t.Error("a byte too many: want an error")
 	}
-	if _, err := NewSchema(0, "t", []*reader.Series{{Kind: reader.Counter, Number: reader.U64}}); err == nil {
+	if _, err := NewSchema(0, "t", []*reader.Series{{Definition: &reader.Definition{Kind: reader.Counter, Number: reader.U64}}}); err == nil {
 		t.Error("a series without a name: want an error")
 	}
 }

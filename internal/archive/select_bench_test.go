@@ -20,7 +20,7 @@ import (
 func deadVMs(tb testing.TB, dir string, n int) *Archive {
 	series := make([]*reader.Series, 100)
 	for i := range series {
-		series[i] = &reader.Series{Name: fmt.Sprintf("vm_metric_%d_total", i), Unit: "By", Help: "What a VM did.", Kind: reader.Counter, Number: reader.U64}
+		series[i] = &reader.Series{Definition: &reader.Definition{Name: fmt.Sprintf("vm_metric_%d_total", i), Unit: "By", Help: "What a VM did.", Kind: reader.Counter, Number: reader.U64}}
 		switch {
 		case i >= 80:
 			series[i].Kind, series[i].Number = reader.UpDown, reader.I64

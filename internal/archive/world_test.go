@@ -28,12 +28,12 @@ const worldBirth = 1_700_000_000_000 // ms
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	series := []*reader.Series{
-		{Name: "requests", Kind: reader.Counter, Number: reader.U64},
-		{Name: "temperature", Kind: reader.Gauge, Number: reader.F64, Labels: []reader.Pair{{Name: "sensor", Value: "a"}}},
-		{Name: "queue", Kind: reader.Gauge, Number: reader.I64},
-		{Name: "size", Kind: reader.Stat, Number: reader.F64},
-		{Name: "latency", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 0, Min: -4, Count: 8}},
-		{Name: "errors", Kind: reader.Counter, Number: reader.U64},
+		{Definition: &reader.Definition{Name: "requests", Kind: reader.Counter, Number: reader.U64}},
+		{Definition: &reader.Definition{Name: "temperature", Kind: reader.Gauge, Number: reader.F64, Labels: []reader.Pair{{Name: "sensor", Value: "a"}}}},
+		{Definition: &reader.Definition{Name: "queue", Kind: reader.Gauge, Number: reader.I64}},
+		{Definition: &reader.Definition{Name: "size", Kind: reader.Stat, Number: reader.F64}},
+		{Definition: &reader.Definition{Name: "latency", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 0, Min: -4, Count: 8}}},
+		{Definition: &reader.Definition{Name: "errors", Kind: reader.Counter, Number: reader.U64}},
 	}
 	w := &world{next: map[Key]uint64{}, known: map[string][]rowID{}}
 	for _, n := range []int{3, 5, 6} {

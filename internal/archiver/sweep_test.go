@@ -52,10 +52,10 @@ type sweptRow struct {
 
 func newSwept(t *testing.T, seed uint64, o SweepOptions) *swept {
 	w := &swept{t: t, rng: rand.New(rand.NewPCG(seed, 3)), mem: archivetest.New(sweepSteps...), o: o, live: map[archive.Key]bool{}, now: 1_700_000_123_456}
-	counter := &reader.Series{Name: "c", Kind: reader.Counter, Number: reader.U64, Labels: []reader.Pair{{Name: "a", Value: "b"}}}
+	counter := &reader.Series{Definition: &reader.Definition{Name: "c", Kind: reader.Counter, Number: reader.U64, Labels: []reader.Pair{{Name: "a", Value: "b"}}}}
 	for i, list := range [][]*reader.Series{
-		{counter, {Name: "g", Kind: reader.Gauge, Number: reader.F64}},
-		{{Name: "s", Kind: reader.Stat, Number: reader.F64, NonNegative: true}, counter, {Name: "h", Kind: reader.Histogram, Number: reader.U64, Buckets: reader.BucketRange{Count: 2}}},
+		{counter, {Definition: &reader.Definition{Name: "g", Kind: reader.Gauge, Number: reader.F64}}},
+		{{Definition: &reader.Definition{Name: "s", Kind: reader.Stat, Number: reader.F64, NonNegative: true}}, counter, {Definition: &reader.Definition{Name: "h", Kind: reader.Histogram, Number: reader.U64, Buckets: reader.BucketRange{Count: 2}}}},
 	} {
 		var err error
 		if w.schemas[i], err = archive.NewSchema(0, "t", list); err != nil {

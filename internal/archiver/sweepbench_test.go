@@ -16,7 +16,7 @@ func BenchmarkSweep(b *testing.B) {
 	const sources, series, rows, blocks = 128, 100, 60, 6
 	var list []*reader.Series
 	for i := range series {
-		s := &reader.Series{Name: fmt.Sprint("metric_", i), Kind: reader.Counter, Number: reader.U64}
+		s := &reader.Series{Definition: &reader.Definition{Name: fmt.Sprint("metric_", i), Kind: reader.Counter, Number: reader.U64}}
 		if i%3 == 0 {
 			s.Kind, s.Number = reader.Gauge, reader.F64
 		}
@@ -88,7 +88,7 @@ func BenchmarkChurn(b *testing.B) {
 	const second, perSecond, seconds, life = int64(1000), 10, 600, 45
 	var list []*reader.Series
 	for i := range 100 {
-		s := &reader.Series{Name: fmt.Sprint("metric_", i), Kind: reader.Counter, Number: reader.U64}
+		s := &reader.Series{Definition: &reader.Definition{Name: fmt.Sprint("metric_", i), Kind: reader.Counter, Number: reader.U64}}
 		if i%3 == 0 {
 			s.Kind, s.Number = reader.Gauge, reader.F64
 		}

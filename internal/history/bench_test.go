@@ -31,7 +31,7 @@ var hour = sync.OnceValues(func() (string, error) {
 	defer a.Close()
 	var series []*reader.Series
 	for i := range 20 {
-		series = append(series, &reader.Series{Name: fmt.Sprintf("metric_%d", i), Kind: reader.Counter, Number: reader.U64, Labels: querytest.Pairs("dev", fmt.Sprint(i%4))})
+		series = append(series, &reader.Series{Definition: &reader.Definition{Name: fmt.Sprintf("metric_%d", i), Kind: reader.Counter, Number: reader.U64, Labels: querytest.Pairs("dev", fmt.Sprint(i%4))}})
 	}
 	schema, err := archive.NewSchema(0, "scalars", series)
 	if err != nil {

@@ -28,7 +28,7 @@ func run(s *stage, p *process, x handle, seconds int) {
 func (s *stage) one(labels ...string) (*process, handle) {
 	s.rings = []reader.Table{scalars}
 	p := s.born(labels...)
-	return p, p.register(s.now, reader.Series{Name: "x", Kind: reader.Counter, Number: reader.U64})
+	return p, p.register(s.now, reader.Series{Definition: &reader.Definition{Name: "x", Kind: reader.Counter, Number: reader.U64}})
 }
 
 // end ends a process, and takes it out of the store, drained.
@@ -184,7 +184,7 @@ func TestEphemeral(t *testing.T) {
 			r.Base = uint64(b)
 		}
 	}
-	series := []*reader.Series{{Name: "x", Kind: reader.Counter, Number: reader.U64}}
+	series := []*reader.Series{{Definition: &reader.Definition{Name: "x", Kind: reader.Counter, Number: reader.U64}}}
 	s.append(2, &archive.Block{Schema: &archive.Schema{Hash: [16]byte{9}, Name: "scalars", Series: series}, Step: steps[2], Folded: true, Sources: []archive.Rows{r}})
 	s.now += 3_600_000
 	if got := number(t, s.engine, "sum(last_over_time(x_total[6h]))", s.now); got != total {
@@ -305,8 +305,8 @@ func TestRetired(t *testing.T) {
 	s := newStage(t, 0)
 	s.rings = []reader.Table{scalars}
 	p := s.born("job", "fwd", "instance", "h:1")
-	x := p.register(s.now, reader.Series{Name: "x", Kind: reader.Counter, Number: reader.U64})
-	old := p.register(s.now, reader.Series{Name: "old", Kind: reader.Counter, Number: reader.U64})
+	x := p.register(s.now, reader.Series{Definition: &reader.Definition{Name: "x", Kind: reader.Counter, Number: reader.U64}})
+	old := p.register(s.now, reader.Series{Definition: &reader.Definition{Name: "old", Kind: reader.Counter, Number: reader.U64}})
 	for range 20 {
 		old.set(func(v *reader.Value) { v.Float++; v.Int++ })
 		run(s, p, x, 1)
@@ -317,7 +317,7 @@ func TestRetired(t *testing.T) {
 	s.flush(p, 0, 30, 10)
 	p.Forget(old.sa)
 	p.all.Forget(old.sb)
-	late := p.register(s.now, reader.Series{Name: "late", Kind: reader.Counter, Number: reader.U64})
+	late := p.register(s.now, reader.Series{Definition: &reader.Definition{Name: "late", Kind: reader.Counter, Number: reader.U64}})
 	born := s.now
 	for range 30 {
 		late.set(func(v *reader.Value) { v.Float++; v.Int++ })

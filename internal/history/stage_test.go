@@ -412,12 +412,12 @@ func (s *stage) app(rnd *rand.Rand, labels ...string) *app {
 	p := s.born(labels...)
 	at := s.now
 	a := &app{process: p, rnd: rnd}
-	a.x = p.register(at, reader.Series{Name: "x", Kind: reader.Counter, Number: reader.F64, Labels: querytest.Pairs("dev", "a")})
-	a.u = p.register(at, reader.Series{Name: "u", Kind: reader.Counter, Number: reader.U64})
-	a.i = p.register(at, reader.Series{Name: "open", Kind: reader.UpDown, Number: reader.I64})
-	a.g = p.register(at, reader.Series{Name: "g", Kind: reader.Gauge, Number: reader.F64})
-	a.st = p.register(at, reader.Series{Name: "depth", Kind: reader.Stat, Number: reader.F64, NonNegative: true})
-	a.h = p.register(at, reader.Series{Name: "lat", Kind: reader.Histogram, Number: reader.F64, Table: 1, Buckets: reader.BucketRange{Scale: 0, Min: -2, Count: 6}})
+	a.x = p.register(at, reader.Series{Definition: &reader.Definition{Name: "x", Kind: reader.Counter, Number: reader.F64, Labels: querytest.Pairs("dev", "a")}})
+	a.u = p.register(at, reader.Series{Definition: &reader.Definition{Name: "u", Kind: reader.Counter, Number: reader.U64}})
+	a.i = p.register(at, reader.Series{Definition: &reader.Definition{Name: "open", Kind: reader.UpDown, Number: reader.I64}})
+	a.g = p.register(at, reader.Series{Definition: &reader.Definition{Name: "g", Kind: reader.Gauge, Number: reader.F64}})
+	a.st = p.register(at, reader.Series{Definition: &reader.Definition{Name: "depth", Kind: reader.Stat, Number: reader.F64, NonNegative: true}})
+	a.h = p.register(at, reader.Series{Definition: &reader.Definition{Name: "lat", Kind: reader.Histogram, Number: reader.F64, Table: 1, Buckets: reader.BucketRange{Scale: 0, Min: -2, Count: 6}}})
 	return a
 }
 

@@ -22,9 +22,9 @@ func ramp(t *testing.T, s *stage) *process {
 	now := t0 + 30*day
 	s.rings = []reader.Table{querytest.Scalars()}
 	p := s.born("job", "fwd", "instance", "h:1")
-	x := p.register(t0, reader.Series{Name: "x", Kind: reader.Counter, Number: reader.F64})
-	g := p.register(t0, reader.Series{Name: "g", Kind: reader.Gauge, Number: reader.F64})
-	series := []*reader.Series{{Name: "x", Kind: reader.Counter, Number: reader.F64}, {Name: "g", Kind: reader.Gauge, Number: reader.F64}}
+	x := p.register(t0, reader.Series{Definition: &reader.Definition{Name: "x", Kind: reader.Counter, Number: reader.F64}})
+	g := p.register(t0, reader.Series{Definition: &reader.Definition{Name: "g", Kind: reader.Gauge, Number: reader.F64}})
+	series := []*reader.Series{{Definition: &reader.Definition{Name: "x", Kind: reader.Counter, Number: reader.F64}}, {Definition: &reader.Definition{Name: "g", Kind: reader.Gauge, Number: reader.F64}}}
 	write := func(tier int, from, to int64) {
 		step := steps[tier].Milliseconds()
 		for at := from; at < to; at += 50 * step {
@@ -173,8 +173,8 @@ func TestShortLives(t *testing.T) {
 		born := t0 + int64(rnd.IntN(1_500_000))
 		s.now = born
 		p := s.born("job", "vm", "instance", fmt.Sprint("vm-", i))
-		x := p.register(born, reader.Series{Name: "x", Kind: reader.Counter, Number: reader.U64})
-		st := p.register(born, reader.Series{Name: "d", Kind: reader.Stat, Number: reader.F64, NonNegative: true})
+		x := p.register(born, reader.Series{Definition: &reader.Definition{Name: "x", Kind: reader.Counter, Number: reader.U64}})
+		st := p.register(born, reader.Series{Definition: &reader.Definition{Name: "d", Kind: reader.Stat, Number: reader.F64, NonNegative: true}})
 		n := 0
 		for k := int64(1); k <= 45; k++ {
 			add := rnd.IntN(20)

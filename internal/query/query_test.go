@@ -101,11 +101,11 @@ func TestKindsAndNames(t *testing.T) {
 		_, v := s.Register(t0, sr)
 		return v
 	}
-	querytest.Set(reg(reader.Series{Name: "rx.packets", Kind: reader.Counter, Number: reader.U64, Labels: querytest.Pairs("net.if", "eth0")}), 7)
-	querytest.Set(reg(reader.Series{Name: "open", Kind: reader.UpDown, Number: reader.I64}), -3)
-	querytest.Set(reg(reader.Series{Name: "temp", Unit: "Cel", Kind: reader.Gauge, Number: reader.F64, Labels: querytest.Pairs("job", "mine")}), 20.5)
-	reg(reader.Series{Name: "never", Kind: reader.Gauge, Number: reader.F64})
-	st := reg(reader.Series{Name: "depth", Kind: reader.Stat, Number: reader.F64, NonNegative: true})
+	querytest.Set(reg(reader.Series{Definition: &reader.Definition{Name: "rx.packets", Kind: reader.Counter, Number: reader.U64, Labels: querytest.Pairs("net.if", "eth0")}}), 7)
+	querytest.Set(reg(reader.Series{Definition: &reader.Definition{Name: "open", Kind: reader.UpDown, Number: reader.I64}}), -3)
+	querytest.Set(reg(reader.Series{Definition: &reader.Definition{Name: "temp", Unit: "Cel", Kind: reader.Gauge, Number: reader.F64, Labels: querytest.Pairs("job", "mine")}}), 20.5)
+	reg(reader.Series{Definition: &reader.Definition{Name: "never", Kind: reader.Gauge, Number: reader.F64}})
+	st := reg(reader.Series{Definition: &reader.Definition{Name: "depth", Kind: reader.Stat, Number: reader.F64, NonNegative: true}})
 	st.Unset, st.Count, st.Sum, st.Last, st.Min, st.Max = false, 4, 10, 3, 1, 5
 	s.Tick(t0 + 1000)
 
@@ -141,7 +141,7 @@ func TestKindsAndNames(t *testing.T) {
 func TestHistogram(t *testing.T) {
 	s := querytest.New(t0, from("h:1"), querytest.Scalars(), querytest.Histograms())
 	r := reader.BucketRange{Scale: 1, Min: -2, Count: 6} // from 0.5 to 4
-	_, v := s.Register(t0, reader.Series{Name: "latency", Unit: "s", Kind: reader.Histogram, Number: reader.F64, Table: 1, Buckets: r})
+	_, v := s.Register(t0, reader.Series{Definition: &reader.Definition{Name: "latency", Unit: "s", Kind: reader.Histogram, Number: reader.F64, Table: 1, Buckets: r}})
 	v.Zero, v.Above, v.Sum = 2, 1, 20
 	copy(v.Buckets, []uint64{0, 3, 0, 0, 5, 0})
 	s.Tick(t0 + 10_000)
@@ -189,7 +189,7 @@ func TestStartZero(t *testing.T) {
 	for i := int64(1); i <= 30; i++ {
 		querytest.Set(v, float64(i*100))
 		if i == 20 {
-			late, w = s.Register(t0+19_700, reader.Series{Name: "late_total", Kind: reader.Counter, Number: reader.F64})
+			late, w = s.Register(t0+19_700, reader.Series{Definition: &reader.Definition{Name: "late_total", Kind: reader.Counter, Number: reader.F64}})
 		}
 		if late != nil {
 			querytest.Set(w, float64(i))
@@ -243,8 +243,8 @@ func TestRestart(t *testing.T) {
 func TestStaleness(t *testing.T) {
 	s := querytest.New(t0, from("h:1"), querytest.Scalars())
 	g := s.Gauge("g")
-	retired, rv := s.Register(t0, reader.Series{Name: "r", Kind: reader.Gauge, Number: reader.F64})
-	st, sv := s.Register(t0, reader.Series{Name: "s", Kind: reader.Stat, Number: reader.F64})
+	retired, rv := s.Register(t0, reader.Series{Definition: &reader.Definition{Name: "r", Kind: reader.Gauge, Number: reader.F64}})
+	st, sv := s.Register(t0, reader.Series{Definition: &reader.Definition{Name: "s", Kind: reader.Stat, Number: reader.F64}})
 	_ = st
 	querytest.Set(rv, 1)
 	for i := int64(1); i <= 30; i++ {
@@ -381,7 +381,7 @@ func TestSmoothed(t *testing.T) {
 	}
 
 	h := querytest.New(t0, from("h:2"), querytest.Scalars(), querytest.Histograms())
-	_, v := h.Register(t0, reader.Series{Name: "lat", Kind: reader.Histogram, Number: reader.F64, Table: 1, Buckets: reader.BucketRange{Scale: 0, Min: 0, Count: 4}})
+	_, v := h.Register(t0, reader.Series{Definition: &reader.Definition{Name: "lat", Kind: reader.Histogram, Number: reader.F64, Table: 1, Buckets: reader.BucketRange{Scale: 0, Min: 0, Count: 4}}})
 	for i := int64(1); i <= 100; i++ {
 		v.Buckets[1] += 5
 		h.Tick(t0 + i*1000)
@@ -419,7 +419,7 @@ func TestOverrides(t *testing.T) {
 
 func TestStatColumns(t *testing.T) {
 	s := querytest.New(t0, from("h:1"), querytest.Scalars())
-	_, v := s.Register(t0, reader.Series{Name: "depth", Kind: reader.Stat, Number: reader.F64})
+	_, v := s.Register(t0, reader.Series{Definition: &reader.Definition{Name: "depth", Kind: reader.Stat, Number: reader.F64}})
 	for i := int64(1); i <= 20; i++ {
 		v.Unset, v.Last, v.Min, v.Max = false, 5, 5, 5
 		if i == 13 {
@@ -582,7 +582,7 @@ func TestConcurrent(t *testing.T) {
 				s.Finish(now.Load())
 				segments[i%80] = life(i % 80)
 			} else if i%5 == 0 {
-				s.Register(now.Load(), reader.Series{Name: fmt.Sprint("n", i%3), Kind: reader.Gauge, Number: reader.F64})
+				s.Register(now.Load(), reader.Series{Definition: &reader.Definition{Name: fmt.Sprint("n", i%3), Kind: reader.Gauge, Number: reader.F64}})
 			}
 			mu.Unlock()
 			for _, s := range segments {

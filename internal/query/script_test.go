@@ -140,7 +140,7 @@ func (s *script) load(head string, body []string) {
 		}
 		g := s.series[ls.String()]
 		if g == nil {
-			g = &scriptSegment{series: []*reader.Series{{Name: ls.Get(model.MetricNameLabel), Kind: reader.Gauge, Number: reader.F64}}}
+			g = &scriptSegment{series: []*reader.Series{{Definition: &reader.Definition{Name: ls.Get(model.MetricNameLabel), Kind: reader.Gauge, Number: reader.F64}}}}
 			ls.Range(func(l labels.Label) {
 				if l.Name != model.MetricNameLabel {
 					g.labels = append(g.labels, reader.Pair{Name: l.Name, Value: l.Value})

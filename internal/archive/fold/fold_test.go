@@ -18,14 +18,14 @@ import (
 // kinds are a series of each kind and number.
 func kinds() []*reader.Series {
 	return []*reader.Series{
-		{Name: "c", Kind: reader.Counter, Number: reader.U64},
-		{Name: "cf", Kind: reader.Counter, Number: reader.F64},
-		{Name: "u", Kind: reader.UpDown, Number: reader.I64},
-		{Name: "g", Kind: reader.Gauge, Number: reader.F64},
-		{Name: "gi", Kind: reader.Gauge, Number: reader.I64},
-		{Name: "s", Kind: reader.Stat, Number: reader.F64},
-		{Name: "h", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 2, Min: -3, Count: 5}},
-		{Name: "hi", Kind: reader.Histogram, Number: reader.U64, Buckets: reader.BucketRange{Scale: 0, Min: 0, Count: 2}},
+		{Definition: &reader.Definition{Name: "c", Kind: reader.Counter, Number: reader.U64}},
+		{Definition: &reader.Definition{Name: "cf", Kind: reader.Counter, Number: reader.F64}},
+		{Definition: &reader.Definition{Name: "u", Kind: reader.UpDown, Number: reader.I64}},
+		{Definition: &reader.Definition{Name: "g", Kind: reader.Gauge, Number: reader.F64}},
+		{Definition: &reader.Definition{Name: "gi", Kind: reader.Gauge, Number: reader.I64}},
+		{Definition: &reader.Definition{Name: "s", Kind: reader.Stat, Number: reader.F64}},
+		{Definition: &reader.Definition{Name: "h", Kind: reader.Histogram, Number: reader.F64, Buckets: reader.BucketRange{Scale: 2, Min: -3, Count: 5}}},
+		{Definition: &reader.Definition{Name: "hi", Kind: reader.Histogram, Number: reader.U64, Buckets: reader.BucketRange{Scale: 0, Min: 0, Count: 2}}},
 	}
 }
 
@@ -458,7 +458,7 @@ func TestNumber(t *testing.T) {
 // that it takes, and they are the same rows.
 func TestQuantiles(t *testing.T) {
 	shape := layout.BucketRange{Scale: 3, Min: -80, Count: 160}
-	series := []*reader.Series{{Name: "latency", Kind: reader.Histogram, Number: reader.F64, Buckets: shape}, {Name: "latency", Kind: reader.Histogram, Number: reader.F64, Buckets: shape, Labels: []reader.Pair{{Name: "a", Value: "b"}}}}
+	series := []*reader.Series{{Definition: &reader.Definition{Name: "latency", Kind: reader.Histogram, Number: reader.F64, Buckets: shape}}, {Definition: &reader.Definition{Name: "latency", Kind: reader.Histogram, Number: reader.F64, Buckets: shape, Labels: []reader.Pair{{Name: "a", Value: "b"}}}}}
 	s, err := archive.NewSchema(0, "histograms", series)
 	if err != nil {
 		t.Fatal(err)
@@ -569,7 +569,7 @@ func TestQuantiles(t *testing.T) {
 func BenchmarkFold(b *testing.B) {
 	series := make([]*reader.Series, 100)
 	for i := range series {
-		series[i] = &reader.Series{Name: fmt.Sprint("c", i), Kind: reader.Counter, Number: reader.U64}
+		series[i] = &reader.Series{Definition: &reader.Definition{Name: fmt.Sprint("c", i), Kind: reader.Counter, Number: reader.U64}}
 		if i%3 == 0 {
 			series[i].Kind, series[i].Number = reader.Gauge, reader.F64
 		}

@@ -41,8 +41,7 @@ func (t *Table) schema(number int) (*archive.Schema, error) {
 	var all []*reader.Series
 	add := func(n int, kind reader.Kind, number reader.Number, name, unit string) {
 		for i := range n {
-			s := &reader.Series{Kind: kind, Number: number, Name: fmt.Sprintf("subsystem_%s_%02d_%s", part(i), i, name), Unit: unit,
-				Help: fmt.Sprintf("What the %s's part number %d counts.", part(i), i)}
+			s := &reader.Series{Definition: &reader.Definition{Kind: kind, Number: number, Name: fmt.Sprintf("subsystem_%s_%02d_%s", part(i), i, name), Unit: unit, Help: fmt.Sprintf("What the %s's part number %d counts.", part(i), i)}}
 			if kind == reader.Histogram {
 				s.Buckets = reader.BucketRange{Scale: 3, Min: -t.Buckets / 2, Count: t.Buckets}
 			}

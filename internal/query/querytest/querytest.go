@@ -121,13 +121,13 @@ func (s *Segment) Register(at int64, sr reader.Series) (*reader.Series, *reader.
 
 // Counter registers a counter at birth.
 func (s *Segment) Counter(name string, labels ...string) *reader.Value {
-	_, v := s.Register(s.start/1e6, reader.Series{Name: name, Kind: reader.Counter, Number: reader.F64, Labels: Pairs(labels...)})
+	_, v := s.Register(s.start/1e6, reader.Series{Definition: &reader.Definition{Name: name, Kind: reader.Counter, Number: reader.F64, Labels: Pairs(labels...)}})
 	return v
 }
 
 // Gauge registers a gauge at birth.
 func (s *Segment) Gauge(name string, labels ...string) *reader.Value {
-	_, v := s.Register(s.start/1e6, reader.Series{Name: name, Kind: reader.Gauge, Number: reader.F64, Labels: Pairs(labels...)})
+	_, v := s.Register(s.start/1e6, reader.Series{Definition: &reader.Definition{Name: name, Kind: reader.Gauge, Number: reader.F64, Labels: Pairs(labels...)}})
 	return v
 }
 
