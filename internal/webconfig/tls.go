@@ -110,11 +110,10 @@ func (s *state) buildClients(c *tls.Config, dir string) error {
 			return fmt.Errorf("want certificates in PEM in %s, got none", cmp.Or(t.ClientCAFile, "client_ca"))
 		}
 	}
-	verifies := c.ClientAuth >= tls.VerifyClientCertIfGiven
 	switch {
 	case ca != nil && c.ClientAuth == tls.NoClientCert:
 		return errors.New("want a client_auth_type with client_ca_file, or it is for nothing, got none")
-	case verifies && ca == nil && len(t.ClientAllowedSANs) == 0:
+	case c.ClientAuth == tls.RequireAndVerifyClientCert && ca == nil && len(t.ClientAllowedSANs) == 0:
 		return fmt.Errorf("client_auth_type: want client_ca_file with %s, or all the world's certificates are good, got none", t.ClientAuthType)
 	case t.ClientAllowedSANs != nil && len(t.ClientAllowedSANs) == 0:
 		return errors.New("client_allowed_sans: want at least one, or none of it, got an empty list")

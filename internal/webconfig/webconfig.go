@@ -3,7 +3,7 @@
 // docs/web-configuration.md). A file that works there works here, with these differences:
 //
 //   - What is ambiguous or protects nothing is refused: cert beside cert_file, a CA file without a certificate in it, client
-//     certificates verified against the system's roots without client_allowed_sans.
+//     certificates required of the system's roots, which is all the world, without client_allowed_sans.
 //   - The file and those that it names are read anew for each connection, the file for each request as well. Where they are broken
 //     the last good ones stay, and the log says why.
 //   - A change of the file may not take protection away, since a file that is half written would: TLS, the last user,

@@ -320,6 +320,12 @@ func TestClientCertificates(t *testing.T) {
 		p.want(200, "HTTP/2.0", nil)
 		p.refused(with(stranger.pair("alice")), "failed to verify certificate")
 	})
+	// Without a CA the system's roots count: our own is not among them, and who shows none gets in.
+	t.Run("optional, no CA", func(t *testing.T) {
+		p := serve(t, serverPair+"  client_auth_type: VerifyClientCertIfGiven\n")
+		p.want(200, "HTTP/2.0", nil)
+		p.refused(with(p.ca.pair("alice")), "failed to verify certificate")
+	})
 	t.Run("any", func(t *testing.T) {
 		p := serve(t, serverPair+"  client_auth_type: RequireAnyClientCert\n")
 		p.want(200, "HTTP/2.0 who", with(stranger.pair("who")))
