@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/shmts/shmts/internal/names"
-	"github.com/shmts/shmts/layout"
 	"github.com/shmts/shmts/reader"
 )
 
@@ -102,7 +101,7 @@ func (s *schema) split(m metric) []*metric {
 	for k := range out {
 		le := "+Inf"
 		if k <= r.Count {
-			le = labels.FormatOpenMetricsFloat(layout.BucketUpper(r.Scale, r.Min+k-1))
+			le = labels.FormatOpenMetricsFloat(reader.BucketRange{Scale: r.Scale, Min: r.Min + k}.ZeroThreshold()) // a bucket's lower bound is the upper one of that before
 		}
 		slab[k] = m
 		slab[k].bucket = int32(k) + 1
