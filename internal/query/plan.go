@@ -32,7 +32,8 @@ func staleAfter(step int64) int64 { return int64(float64(step) * gapSteps) }
 //
 // Columns. A stat's own name is its last value, but min_over_time and max_over_time read its min and
 // max. So do those of a gauge, where rows are folded: the ring of a writer's coarser tier has samples of a gauge, no more, so that
-// it answers for neither. A gauge's Sum and Count are there as well, for who asks a Segment: column is the place.
+// it answers for neither. sum_over_time reads a gauge's sums, or its counts where rewrite says so: see weigh.go. functions.go has what
+// each function of the language reads.
 //
 // Zeros. Additive series begin with 0 at the time of their registration for the functions that subtract.
 type plan struct {
