@@ -98,6 +98,37 @@ func TestUsersChanged(t *testing.T) {
 	p.want(401, "Unauthorized", nil, "bob", "b")
 }
 
+// While certificate and users are changed again and again, whoever is in all of them is let in each time.
+func TestChangedUnderLoad(t *testing.T) {
+	bob := "  bob: " + hash(t, "b", bcrypt.MinCost) + "\n"
+	texts := []string{serverPair + "basic_auth_users:\n" + bob, serverPair + "basic_auth_users:\n" + bob + "  alice: " + hash(t, "a", bcrypt.MinCost) + "\n"}
+	p := serve(t, texts[0])
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				p.want(200, "HTTP/2.0", nil, "bob", "b")
+				p.want(401, "Unauthorized", nil, "bob", "a")
+			}
+		})
+	}
+	for i := range 40 {
+		if i%4 == 0 {
+			p.renew()
+		}
+		p.write("web.yml", []byte(texts[i%2]))
+		p.want(200, "HTTP/2.0", nil, "bob", "b")
+	}
+	close(stop)
+	all.Wait()
+}
+
 // Every beginning of a file, which is what is read while it is being written, lets nobody in whom the whole one would not.
 func TestHalfWritten(t *testing.T) {
 	whole := serverPair + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  client_allowed_sans: [alice]\nbasic_auth_users:\n  alice: " + hash(t, "a", bcrypt.MinCost) + "\n"
