@@ -56,7 +56,7 @@ func New(o Options) *Engine {
 		MaxSamples:               o.MaxSamples,
 		Timeout:                  o.Timeout,
 		ActiveQueryTracker:       e.gate,
-		NoStepSubqueryIntervalFn: func(int64) int64 { return 15_000 },
+		NoStepSubqueryIntervalFn: func(int64) int64 { return subqueryStep.Milliseconds() },
 		EnableAtModifier:         true,
 		EnableNegativeOffset:     true,
 		EnablePerStepStats:       true,
@@ -121,7 +121,7 @@ func (e *Engine) Instant(ctx context.Context, q string, t time.Time, o QueryOpti
 	if err != nil {
 		return nil, err
 	}
-	pq, err := e.engine.NewInstantQuery(ctx, run, opts, q, t)
+	pq, err := e.engine.NewInstantQuery(lane(ctx, light), run, opts, q, t)
 	return wrap(pq, run, light, err)
 }
 
@@ -131,13 +131,16 @@ func (e *Engine) Range(ctx context.Context, q string, start, end time.Time, step
 	if err != nil {
 		return nil, err
 	}
-	pq, err := e.engine.NewRangeQuery(ctx, run, opts, q, start, end, step)
+	pq, err := e.engine.NewRangeQuery(lane(ctx, light), run, opts, q, start, end, step)
 	return wrap(pq, run, light, err)
 }
 
 // begin parses a query, and rewrites it where it must be.
 func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, every time.Duration, o QueryOptions) (*Run, string, promql.QueryOpts, bool, error) {
 	expr, err := e.Parse(q)
+	if err == nil {
+		err = checkSubqueries(expr, end.Sub(start))
+	}
 	if err != nil {
 		return nil, "", nil, false, err
 	}
@@ -170,10 +173,7 @@ func wrap(q promql.Query, run *Run, light bool, err error) (promql.Query, error)
 }
 
 func (r *running) Exec(ctx context.Context) *promql.Result {
-	if r.light {
-		ctx = context.WithValue(ctx, lightKey{}, true)
-	}
-	res := r.Query.Exec(ctx)
+	res := r.Query.Exec(lane(ctx, r.light))
 	if infos := r.run.Infos(); infos != nil {
 		res.Warnings.Merge(infos)
 	}
@@ -182,6 +182,14 @@ func (r *running) Exec(ctx context.Context) *promql.Result {
 
 // lightKey marks the context of a query that is light.
 type lightKey struct{}
+
+// lane tells the gate: the engine asks it when a query is prepared, and again when it runs.
+func lane(ctx context.Context, light bool) context.Context {
+	if light {
+		return context.WithValue(ctx, lightKey{}, true)
+	}
+	return ctx
+}
 
 // What a light query may be: a look at what is now, or a panel of some minutes.
 const (

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp/syntax"
 	"strings"
+	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/strutil"
@@ -14,6 +15,7 @@ import (
 const (
 	MaxQueryLength = 64 << 10 // bytes
 	MaxQueryDepth  = 400      // expressions inside each other
+	MaxQueryTokens = 10_000   // words and signs
 
 	// MaxRegexSize is what all regular expressions of a query may take together, in instructions of the matcher. x{1000} is a
 	// thousand, \pL some seven hundred: a text of the length that is allowed could otherwise take gigabytes.
@@ -23,6 +25,10 @@ const (
 	// itself, thirty times inside itself, would take a gigabyte.
 	MaxLabelGrowth = 64
 
+	// MaxSubquerySteps is how many instants all subqueries of a query may have together. The engine counts samples against its limit
+	// while it makes them, but makes an array of all instants first: max_over_time(x[1y:1ms]) would take 500 GB.
+	MaxSubquerySteps = 2_000_000
+
 	// MaxSelectors is how many match[] a request may have. Each is a walk over all series.
 	MaxSelectors = 1000
 )
@@ -30,21 +36,28 @@ const (
 // longLabel is the length that labels are taken to have for MaxLabelGrowth.
 const longLabel = 256
 
-// checkText is what can be said of a query before it is parsed, which compiles the regular expressions of its matchers.
+// checkText is what can be said of a query before it is parsed: the parser compiles the regular expressions of matchers, and takes
+// seconds for ten thousands of brackets or signs, as what it does grows with their square.
 func checkText(q string) error {
 	if len(q) > MaxQueryLength {
 		return fmt.Errorf("shmts: query: want at most %d bytes, got %d", MaxQueryLength, len(q))
 	}
-	if !strings.Contains(q, "~") {
-		return nil
-	}
-	l, size, pattern := parser.Lex(q), 0, false
+	l, tokens, size, open, pattern := parser.Lex(q), 0, 0, 0, false
 	for {
 		var item parser.Item
 		l.NextItem(&item)
+		if tokens++; tokens > MaxQueryTokens {
+			return fmt.Errorf("shmts: query: want at most %d words and signs, got more", MaxQueryTokens)
+		}
 		switch item.Typ {
 		case parser.EOF, parser.ERROR:
 			return nil // the parser says what is wrong
+		case parser.LEFT_PAREN:
+			if open++; open > MaxQueryDepth {
+				return fmt.Errorf("shmts: query: want at most %d brackets inside each other, got more", MaxQueryDepth)
+			}
+		case parser.RIGHT_PAREN:
+			open--
 		case parser.STRING:
 			if !pattern {
 				break
@@ -104,6 +117,33 @@ func checkTree(expr parser.Expr) error {
 		return fmt.Errorf("shmts: query: want labels that grow at most %d times, got %.3g times by label_join and label_replace", MaxLabelGrowth, longest/longLabel)
 	}
 	return nil
+}
+
+// subqueryStep is that of a subquery which says none.
+const subqueryStep = 15 * time.Second
+
+// checkSubqueries holds a query over a span of time to MaxSubquerySteps.
+func checkSubqueries(expr parser.Expr, span time.Duration) error {
+	if steps := subquerySteps(expr, span.Seconds()); steps > MaxSubquerySteps {
+		return fmt.Errorf("shmts: query: want subqueries of at most %d instants together, got %.3g", MaxSubquerySteps, steps)
+	}
+	return nil
+}
+
+// subquerySteps adds up the instants of the subqueries below n; seconds is the span at which n is evaluated.
+func subquerySteps(n parser.Node, seconds float64) (steps float64) {
+	if s, ok := n.(*parser.SubqueryExpr); ok {
+		step := s.Step
+		if step <= 0 {
+			step = subqueryStep
+		}
+		seconds += s.Range.Seconds()
+		steps = seconds/step.Seconds() + 1
+	}
+	for c := range parser.ChildrenIter(n) {
+		steps += subquerySteps(c, seconds)
+	}
+	return steps
 }
 
 func depth(n parser.Node) int {
