@@ -269,6 +269,9 @@ type Reader interface {
 	// Find finds everything that the archive has of a segment: an incarnation for each epoch and copy, with all
 	// its blocks whatever their times, and so with its positions. Nil if there is nothing.
 	Find(segment [16]byte) ([]*Incarnation, error)
+	// FindSince is Find for who wants rows of one tier at a time, unix ms, or later, and no more: blocks of other tiers, and extents in which all
+	// is older, may be missing of what it answers, and so may positions. It costs as much as lies behind that time, whatever the archive holds.
+	FindSince(segment [16]byte, tier int, from int64) ([]*Incarnation, error)
 	// Read yields the rows of one table and of TableTier number tier of an incarnation whose times lie in [from, to],
 	// unix ms, in the order of their numbers, none twice, as columns. What has been evicted since is missing. So is a row that one before from
 	// hides, where a wall clock was stepped back: so rows yielded are hidden by others that are yielded, and by no others. FORMAT.md 19.3.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"regexp"
 	"slices"
@@ -352,6 +353,11 @@ func (c *chance) compare(model *archivetest.Memory, real archive.Reader, times i
 		}
 		same(t, "find", tell(want), tell(got))
 		c.read("find", model, real, want, got, c.now-100_000, c.now, nil)
+		tier, from := c.r.IntN(len(c.step)), c.now-int64(c.r.IntN(400_000))
+		if got, err = real.FindSince(l.src.Segment, tier, from); err != nil {
+			t.Fatal(err)
+		}
+		c.since(model, real, want, got, tier, from)
 	}
 	for tier := range c.step {
 		same(t, fmt.Sprint("blocks of ", tier), tellBlocks(t, model, tier, archive.Mark{}), tellBlocks(t, real, tier, archive.Mark{}))
@@ -374,6 +380,36 @@ func (c *chance) read(what string, model, real archive.Reader, want, got []*arch
 				same(c.t, fmt.Sprintf("%s: read %d to %d of %x epoch %d, table %d, tier %d", what, from, to, want[i].Segment[:2], want[i].Epoch, table, tier),
 					tellRows(c.t, model, want[i], table, tier, from, to, cols), tellRows(c.t, real, got[i], table, tier, from, to, cols))
 			}
+		}
+	}
+}
+
+// since holds what FindSince found against everything that there is of a tier since then.
+func (c *chance) since(model, real archive.Reader, want, got []*archive.Incarnation, tier int, from int64) {
+	rows := func(a archive.Reader, inc *archive.Incarnation, table int, columns []archive.Column) string {
+		if table >= len(inc.Tables) {
+			return ""
+		}
+		at := slices.IndexFunc(inc.Tables[table].Tiers, func(tt archive.TableTier) bool { return tt.Tier == tier })
+		if at < 0 {
+			return ""
+		}
+		return tellRows(c.t, a, inc, table, at, from, math.MaxInt64, columns)
+	}
+	for _, inc := range want {
+		at := slices.IndexFunc(got, func(x *archive.Incarnation) bool { return x.Key == inc.Key })
+		for table := range inc.Tables {
+			var columns []archive.Column
+			for _, s := range inc.Series {
+				if s.Table == table {
+					columns = append(columns, archive.Column{Series: s, Field: archive.Fields(s.Kind, true)[0]})
+				}
+			}
+			found := ""
+			if at >= 0 {
+				found = rows(real, got[at], table, columns)
+			}
+			same(c.t, fmt.Sprintf("since %d of %x epoch %d, table %d, tier %d", from, inc.Segment[:2], inc.Epoch, table, tier), rows(model, inc, table, columns), found)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sort"
+	"sync"
 )
 
 // readAhead is how much of the sources' section is read at once where many of them are wanted.
@@ -154,8 +155,21 @@ func (d *diskIndex) sectionAt(i int) uint32 {
 	return d.e.trailer.IndexOffset + BlockHeaderSize + d.e.sections[i].Offset
 }
 
+// idMemory is what sections of ids that are not kept are read into.
+var idMemory = sync.Pool{New: func() any { return new([]byte) }}
+
 func (d *diskIndex) ids(segment [16]byte) (all []uint32, err error) {
-	b, err := d.section(sectionIDs)
+	var b []byte
+	if large := !d.have[sectionIDs] && d.e.sections[sectionIDs].Length > keepSection; large {
+		// It is not kept, and asked for one segment after the other: by who folds, and after a restart.
+		m := idMemory.Get().(*[]byte)
+		defer idMemory.Put(m)
+		if b, err = d.e.sectionInto(*m, sectionIDs); cap(b) > 0 {
+			*m = b[:0]
+		}
+	} else {
+		b, err = d.section(sectionIDs)
+	}
 	if err != nil {
 		return nil, err
 	}

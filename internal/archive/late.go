@@ -150,6 +150,13 @@ func (l *late) Find(segment [16]byte) ([]*Incarnation, error) {
 	return nil, l.stopped()
 }
 
+func (l *late) FindSince(segment [16]byte, tier int, from int64) ([]*Incarnation, error) {
+	if a := l.a.Load(); a != nil {
+		return a.FindSince(segment, tier, from)
+	}
+	return nil, l.stopped()
+}
+
 func (l *late) Read(inc *Incarnation, table, tier int, from, to int64, columns []Column) iter.Seq2[*Chunk, error] {
 	if a := l.a.Load(); a != nil {
 		return a.Read(inc, table, tier, from, to, columns)

@@ -82,6 +82,11 @@ func (a *Archive) Find(segment [16]byte) ([]*Incarnation, error) {
 	return a.search(context.Background(), &Selection{From: math.MinInt64, To: math.MaxInt64}, &segment)
 }
 
+// FindSince implements Reader.
+func (a *Archive) FindSince(segment [16]byte, tier int, from int64) ([]*Incarnation, error) {
+	return a.search(context.Background(), &Selection{From: from, To: math.MaxInt64, Tiers: []int{tier}}, &segment)
+}
+
 // search selects, in one segment if it is told which.
 func (a *Archive) search(ctx context.Context, s *Selection, segment *[16]byte) ([]*Incarnation, error) {
 	if err := a.follow(); err != nil {

@@ -62,10 +62,14 @@ func (e *extent) limit() uint32 { return e.t.size() - TrailerSize }
 // readAt reads n bytes from an offset. Nothing is checked.
 func (e *extent) readAt(off, n uint32) ([]byte, error) {
 	if uint64(off)+uint64(n) > uint64(e.t.size()) {
-		return nil, fmt.Errorf("shmts: archive: %s: extent %d: want at most %d bytes, got %d + %d", e.t.path, e.slot, e.t.size(), off, n)
+		return nil, e.beyond(off, n)
 	}
 	b := make([]byte, n)
 	return b, e.readInto(b, off)
+}
+
+func (e *extent) beyond(off, n uint32) error {
+	return fmt.Errorf("shmts: archive: %s: extent %d: want at most %d bytes, got %d + %d", e.t.path, e.slot, e.t.size(), off, n)
 }
 
 // readInto is readAt into memory that the caller has.
@@ -80,11 +84,20 @@ func (e *extent) readInto(b []byte, off uint32) error {
 func (e *extent) check(off uint32, b []byte) uint32 { return e.seed.check(off, b) }
 
 // section reads a section of a sealed extent's index and holds it against its check.
-func (e *extent) section(i int) ([]byte, error) {
+func (e *extent) section(i int) ([]byte, error) { return e.sectionInto(nil, i) }
+
+// sectionInto is section with memory that is used where it is enough.
+func (e *extent) sectionInto(b []byte, i int) ([]byte, error) {
 	s := e.sections[i]
 	off := e.trailer.IndexOffset + BlockHeaderSize + s.Offset
-	b, err := e.readAt(off, s.Length)
-	if err != nil {
+	if uint64(off)+uint64(s.Length) > uint64(e.t.size()) {
+		return nil, e.beyond(off, s.Length)
+	}
+	if uint32(cap(b)) < s.Length {
+		b = make([]byte, s.Length)
+	}
+	b = b[:s.Length]
+	if err := e.readInto(b, off); err != nil {
 		return nil, err
 	}
 	if sum := e.check(off, b); sum != s.Check {

@@ -367,6 +367,7 @@ func (l *level) sweep(now int64) {
 	if !l.flush() {
 		return
 	}
+	l.batch.release()
 	l.mark(now)
 }
 
@@ -394,7 +395,10 @@ func (l *level) order() {
 
 // reuse folds what lies in extents up to a generation, which will soon be gone.
 func (l *level) reuse(generation uint64) {
-	defer func() { l.last = nil }()
+	defer func() {
+		l.last = nil
+		l.batch.release()
+	}()
 	for again := true; again; {
 		again = !l.loaded && l.scan.Generation <= generation
 		if again {
@@ -430,7 +434,13 @@ func (l *level) reuse(generation uint64) {
 // fold reads what a source has that is not folded yet, and adds what comes of it to the batch: its open window too, if end. gone says that
 // it will never have another row. False: nothing can be written just now.
 func (l *level) fold(p *pending, end, gone bool) bool {
-	found, err := l.s.Writer.Find(p.key.Segment)
+	find := func() ([]*archive.Incarnation, error) { return l.s.Writer.Find(p.key.Segment) }
+	if p.located && !gone { // a long life is in many extents, and its end in few
+		find = func() ([]*archive.Incarnation, error) {
+			return l.s.Writer.FindSince(p.key.Segment, l.fine, p.first())
+		}
+	}
+	found, err := find()
 	if err != nil {
 		return l.failed(p, err)
 	}

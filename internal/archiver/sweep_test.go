@@ -252,7 +252,7 @@ func (w *swept) want(s *sweptSource, tier int) (rows []foldedRow) {
 	for t := 1; t <= tier; t++ {
 		f.Reset(s.schema.Series, sweepSteps[t], t > 1, 0)
 		f.Add(&r)
-		r, _ = keep(f.Flush(true))
+		r, _ = new(sweepBatch).keep(f.Flush(true))
 	}
 	for n := range r.Times {
 		x := foldedRow{no: r.Numbers[n], coverage: r.Coverage[n], ms: r.Times[n], end: (r.Final || r.Estimated) && n == len(r.Times)-1}

@@ -15,7 +15,13 @@ import (
 type sweepBatch struct {
 	blocks map[*archive.Schema]*sweepBlock
 	words  int
+	arena  []uint64 // what is left of the memory that kept rows are put into; other such is with the rows
+	free   [][]uint64
+	full   [][]uint64
 }
+
+// arenaWords is how much memory is asked for at a time.
+const arenaWords = 1 << 16
 
 type sweepBlock struct {
 	uid  int
@@ -28,8 +34,36 @@ func (b *sweepBatch) reset() {
 		b.blocks = map[*archive.Schema]*sweepBlock{}
 	}
 	clear(b.blocks)
-	b.words = 0
+	b.empty()
 }
+
+// empty has the memory of rows be used again: none of them is held any more.
+func (b *sweepBatch) empty() {
+	b.words = 0
+	b.free = append(b.free, b.full...)
+	b.full, b.arena = b.full[:0], nil
+}
+
+// alloc answers n words of memory, as somebody left them.
+func (b *sweepBatch) alloc(n int) []uint64 {
+	if n > arenaWords {
+		return make([]uint64, n)
+	}
+	if n > len(b.arena) {
+		if k := len(b.free); k > 0 {
+			b.arena, b.free = b.free[k-1], b.free[:k-1]
+		} else {
+			b.arena = make([]uint64, arenaWords)
+		}
+		b.full = append(b.full, b.arena)
+	}
+	w := b.arena[:n:n]
+	b.arena = b.arena[n:]
+	return w
+}
+
+// release gives the memory back to the collector, until rows are folded again.
+func (b *sweepBatch) release() { b.arena, b.free, b.full = nil, nil, nil }
 
 // put adds a source's folded rows, which are copied, to the batch. False: nothing can be written just now.
 func (l *level) put(p *pending, inc *archive.Incarnation, rows archive.Rows, places []int) bool {
@@ -48,7 +82,7 @@ func (l *level) put(p *pending, inc *archive.Incarnation, rows archive.Rows, pla
 		b = &sweepBlock{uid: p.uid}
 		l.batch.blocks[schema] = b
 	}
-	rows, words := keep(rows)
+	rows, words := l.batch.keep(rows)
 	b.rows, b.of = append(b.rows, rows), append(b.of, p)
 	l.batch.words += words
 	if len(b.rows) >= cohortTables && !l.writeBlock(schema, b) {
@@ -58,12 +92,12 @@ func (l *level) put(p *pending, inc *archive.Incarnation, rows archive.Rows, pla
 }
 
 // keep copies rows out of a folder's memory.
-func keep(r archive.Rows) (archive.Rows, int) {
+func (b *sweepBatch) keep(r archive.Rows) (archive.Rows, int) {
 	words := 0
 	for _, c := range r.Cells {
 		words += len(c)
 	}
-	flat := make([]uint64, 0, words)
+	flat := b.alloc(words)[:0]
 	cells := make([][]uint64, len(r.Cells))
 	for i, c := range r.Cells {
 		at := len(flat)
@@ -112,6 +146,9 @@ func (l *level) writeBlock(schema *archive.Schema, b *sweepBlock) bool {
 		return false
 	}
 	failpoint.Here("archiver.sweep.written")
+	if len(l.batch.blocks) == 0 && len(l.intakes) == 0 {
+		l.batch.empty()
+	}
 	return true
 }
 

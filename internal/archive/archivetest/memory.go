@@ -333,6 +333,11 @@ func (m *Memory) Find(segment [16]byte) ([]*archive.Incarnation, error) {
 	return m.collect(nil, func(_ *archive.Block, r *archive.Rows) bool { return r.Source.Segment == segment }), nil
 }
 
+// FindSince implements archive.Reader. Nothing is missing.
+func (m *Memory) FindSince(segment [16]byte, tier int, from int64) ([]*archive.Incarnation, error) {
+	return m.Find(segment)
+}
+
 // Read implements archive.Reader.
 func (m *Memory) Read(inc *archive.Incarnation, table, tier int, from, to int64, columns []archive.Column) iter.Seq2[*archive.Chunk, error] {
 	return func(yield func(*archive.Chunk, error) bool) {
