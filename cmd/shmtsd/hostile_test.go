@@ -100,7 +100,6 @@ func hostiles() []hostile {
 		{"a body of 8 MB", "query", url.Values{"query": {strings.Repeat("y", 8<<20)}}, nil, []int{400, 503}},
 		{"a snappy bomb", "read", nil, snappyBomb, []int{400}},
 		{"snappy of nothing", "read", nil, bytes.Repeat([]byte{0xff}, 60_000), []int{400}},
-		{"all pairs", "status/tsdb", url.Values{"limit": {"10001"}}, nil, []int{400, 405}},
 	}
 }
 

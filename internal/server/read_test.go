@@ -101,8 +101,8 @@ func TestRemoteReadRefuses(t *testing.T) {
 func TestFederate(t *testing.T) {
 	c := newClient(t, server.Options{})
 	w := c.get("/federate?" + params("match[]", `{job="fwd"}`))
-	var text expfmt.TextParser
-	text = expfmt.NewTextParser(model.UTF8Validation)
+
+	text := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := text.TextToMetricFamilies(bytes.NewReader(w.Body.Bytes()))
 	if err != nil || w.Code != 200 {
 		t.Fatalf("%d %v\n%s", w.Code, err, w.Body)

@@ -190,7 +190,7 @@ func (s *server) guarded(path, methods string, f handler) http.Handler {
 		allow = m + ", " + allow
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		begin, code := s.Now(), 0
+		begin, code := s.Now(), canceled.code // what it is if the connection is cut inside an answer
 		if s.Observe != nil {
 			defer func() { s.Observe(path, code, s.Now().Sub(begin)) }()
 		}
