@@ -50,6 +50,8 @@ type daemon struct {
 	http     *http.Server
 	ready    atomic.Pointer[error] // nil: not polled yet
 	burst    burst
+	folds    burst // of folding: each 5 minutes, of all at once
+	image    image
 	freed    time.Time // when memory was given back last
 
 	web *webconfig.File // nil: plain HTTP
@@ -61,6 +63,9 @@ func newDaemon(c *config.Config, web *webconfig.File, log *slog.Logger) (*daemon
 		return nil, fmt.Errorf("shmts: listen: %w", err)
 	}
 	d := &daemon{log: log, listener: l, web: web}
+	if d.image, err = ownImage(); err != nil {
+		log.Debug("the program's own memory is not given back", "err", err)
+	}
 	if err := d.build(c); err != nil {
 		l.Close()
 		d.self.Close()
@@ -185,8 +190,13 @@ func (d *daemon) polled(took time.Duration, err error) {
 		d.history.archiver.Kick()
 	}
 	d.metrics.polled(took, d.register, d.exporter, d.history)
-	if d.burst.over(d.register.Stats().Found) || d.history != nil && time.Since(d.freed) >= freeEvery {
-		debug.FreeOSMemory()
+	since := time.Since(d.freed)
+	free := d.burst.over(d.register.Stats().Found)
+	if d.history != nil {
+		free = d.folds.over(d.history.folded()) && since >= freeEvery/4 || since >= freeEvery || free
+	}
+	if free {
+		d.image.giveBack()
 		d.freed = time.Now()
 	}
 }

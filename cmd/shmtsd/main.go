@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/shmts/shmts/internal/config"
@@ -59,18 +58,6 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 		return 1
 	}
 	return 0
-}
-
-// limitMemory trades some processor time for memory, where the environment does not say otherwise: what
-// is held for long is small and what a query needs is garbage soon after. The limit is soft, and above what a
-// query of the default size takes, so that it only makes the collector work harder when queries pile up.
-func limitMemory(getenv func(string) string) {
-	if getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
-	if getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(512 << 20)
-	}
 }
 
 func logger(c *config.Config, w io.Writer) *slog.Logger {
