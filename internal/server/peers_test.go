@@ -325,7 +325,7 @@ func TestPrometheusReadsRemotely(t *testing.T) {
 // A Prometheus that federates from us gets the newest samples, native histograms among them, with our labels.
 func TestPrometheusFederates(t *testing.T) {
 	born := time.Now().Add(-20*time.Second).UnixMilli() / 1000 * 1000 // Prometheus takes nothing that is old
-	now := func() time.Time { return time.UnixMilli(born + 20_000) } // or rows that do not come would make a gap
+	now := func() time.Time { return time.UnixMilli(born + 20_000) }  // or rows that do not come would make a gap
 	h := httptest.NewServer(server.New(server.Options{Engine: query.New(query.Options{Sources: querytest.Segments{processAt(born)}, Now: now}), Now: now}))
 	defer h.Close()
 	theirs := prometheus(t, t.TempDir(), `
