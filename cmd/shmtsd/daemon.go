@@ -30,8 +30,8 @@ import (
 // lastExport bounds what a receiver that is slow can make the end take.
 const lastExport = 5 * time.Second
 
-// controlBytes bounds what of the segments is mapped, and counts as this process's memory: a thousand control blocks, so that a poll
-// of those takes a tenth of what it would with pread. Rows are read with that.
+// controlBytes bounds what of the segments is mapped, and counts as this process's memory: a thousand control blocks, so that the
+// polls of those take half of what they would with pread (0.18 % of a core, not 0.37). Rows are read with that.
 const controlBytes = 4 << 20
 
 // freeEvery is how often memory is given back while an archive is written: what flushes and folds leave behind is so little that
