@@ -175,7 +175,7 @@ func (s *Sweeper) copy(c *copies, home int, table string) bool {
 		return false
 	}
 	s.stats.Copied += uint64(n)
-	s.o.Logger.Info("rows that were lost from a ring were taken from the writer's coarser one", "segment", fmt.Sprintf("%x", key.Segment), "table", c.m.Table, "rows", n, "tier", l.step)
+	s.o.Logger.Debug("rows that were lost from a ring were taken from the writer's coarser one", "segment", fmt.Sprintf("%x", key.Segment), "table", c.m.Table, "rows", n, "tier", l.step)
 	return true
 }
 
