@@ -35,27 +35,7 @@ func archiveCheckAction(c *cli.Context) error {
 	if !c.Args().Present() {
 		return usagef(c, "want the DIR of an archive, got none")
 	}
-	status := exitDone
-	for _, dir := range c.Args().Slice() {
-		result := checkJSON{Path: dir, Errors: []problemJSON{}}
-		for _, err := range checkArchive(dir) {
-			p := problemJSON{Error: err.Error(), Damage: !unchecked(err)}
-			result.Errors = append(result.Errors, p)
-			switch {
-			case p.Damage:
-				status = exitDamaged
-			case status == exitDone:
-				status = exitUnchecked
-			}
-		}
-		if err := printChecked(c, &result); err != nil {
-			return err
-		}
-	}
-	if status != exitDone {
-		return cli.Exit("", status)
-	}
-	return nil
+	return checkAll(c, c.Args().Slice(), checkArchive, archiveProblem)
 }
 
 func checkArchive(dir string) []error {
@@ -72,8 +52,8 @@ func checkArchive(dir string) []error {
 	return archive.Check(dir)
 }
 
-// unchecked tells what the system said from what is wrong with the bytes.
-func unchecked(err error) bool {
+// archiveProblem tells what the system said from what is wrong with the bytes.
+func archiveProblem(err error) problemJSON {
 	var system *fs.PathError
-	return errors.Is(err, fs.ErrNotExist) || errors.As(err, &system)
+	return problemJSON{Error: err.Error(), Damage: !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &system)}
 }

@@ -56,11 +56,16 @@ func checkAction(c *cli.Context) error {
 	if err != nil {
 		return cli.Exit(err.Error(), exitUnchecked)
 	}
+	return checkAll(c, paths, reader.Check, problemOf)
+}
+
+// checkAll says of each path what check found, and which is damage, and answers the status of all.
+func checkAll(c *cli.Context, paths []string, check func(string) []error, problem func(error) problemJSON) error {
 	status := exitDone
 	for _, path := range paths {
 		result := checkJSON{Path: path, Errors: []problemJSON{}}
-		for _, err := range reader.Check(path) {
-			p := problemOf(err)
+		for _, err := range check(path) {
+			p := problem(err)
 			result.Errors = append(result.Errors, p)
 			switch {
 			case p.Damage:
