@@ -13,11 +13,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"runtime/pprof"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shmts/shmts/bench/profile"
 )
 
 type options struct {
@@ -42,29 +43,12 @@ func main() {
 	f.IntVar(&o.segments, "segments", 256, "flush: writers of 100 series")
 	f.IntVar(&o.vms, "vms", 100_000, "fill: how many")
 	f.IntVar(&o.rounds, "rounds", 0, "how often; 0: as is enough")
-	profile := f.String("cpuprofile", "", "write a profile to this `file`")
+	cpuprofile := f.String("cpuprofile", "", "write a profile to this `file`")
 	_ = f.Parse(os.Args[2:])
-	if err := profiled(*profile, func() error { return acts[os.Args[1]](o) }); err != nil {
+	if err := profile.CPU(*cpuprofile, func() error { return acts[os.Args[1]](o) }); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-}
-
-// profiled profiles f into a file, if one is named.
-func profiled(path string, f func() error) error {
-	if path == "" {
-		return f()
-	}
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	if err := pprof.StartCPUProfile(file); err != nil {
-		return err
-	}
-	defer pprof.StopCPUProfile()
-	return f()
 }
 
 func print(name string, value float64) { fmt.Printf("%s\t%.6g\n", name, value) }

@@ -14,9 +14,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/pprof"
 	"syscall"
 	"time"
+
+	"github.com/shmts/shmts/bench/profile"
 )
 
 // The mix of a segment's hundred series: DESIGN.md's example of a service.
@@ -67,7 +68,7 @@ func main() {
 	case "":
 		err = run(c)
 	case "writer":
-		err = profiled(c.profile, func() error { return write(c.store, c.first, c.segments) })
+		err = profile.CPU(c.profile, func() error { return write(c.store, c.first, c.segments) })
 	case "timers":
 		timers(c.segments)
 	default:
@@ -182,23 +183,6 @@ func withTimers(c config, self string, all *children) error {
 		}
 	}
 	return nil
-}
-
-// profiled profiles f into a file, if one is named.
-func profiled(path string, f func() error) error {
-	if path == "" {
-		return f()
-	}
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	if err := pprof.StartCPUProfile(file); err != nil {
-		return err
-	}
-	defer pprof.StopCPUProfile()
-	return f()
 }
 
 // share is what process p of all does of n.
