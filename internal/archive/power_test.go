@@ -3,10 +3,10 @@ package archive
 import (
 	"errors"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
+
+	"github.com/shmts/shmts/internal/testenv"
 )
 
 // what a test knows that it has appended to a tier.
@@ -205,21 +205,11 @@ func (r *run) fork(s *sim) *run {
 	return &c
 }
 
-func many(t *testing.T, env string, n int) int {
-	if s := os.Getenv(env); s != "" {
-		var err error
-		if n, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return n
-}
-
 // The power is cut, or the process killed, at any write, sync, allocation and truncation, under appends, marks, syncs, reuse and
 // changed budgets: never a wrong value afterwards, nothing gone that was synced, and it goes on.
 func TestPowerLoss(t *testing.T) {
 	t.Parallel()
-	want := many(t, "SHMTS_CRASHES", 1500)
+	want := testenv.Number(t, "SHMTS_CRASHES", 1500, 1500)
 	images, cuts, recovering := 0, 0, 0
 	for seed := uint64(0); images < want; seed++ {
 		r := newRun(t, seed)
@@ -292,7 +282,7 @@ var errIO = errors.New("input/output error")
 // Writes and syncs fail: the archive stops and says why, Mend goes on with what is on the disk, and that is right.
 func TestDiskFails(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(many(t, "SHMTS_CRASHES", 1500) / 50) {
+	for seed := range uint64(testenv.Number(t, "SHMTS_CRASHES", 1500, 1500) / 50) {
 		r := newRun(t, seed)
 		if err := r.open(); err != nil {
 			t.Fatal(err)

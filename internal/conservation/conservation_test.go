@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -18,24 +17,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shmts/shmts/internal/testenv"
 	"github.com/shmts/shmts/layout"
 	"github.com/shmts/shmts/reader"
 )
 
 // kills is how often each kind of writer is killed; SHMTS_KILLS says otherwise.
-func kills(t *testing.T) int {
-	if s := os.Getenv("SHMTS_KILLS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			t.Fatalf("SHMTS_KILLS: want a number, got %q", s)
-		}
-		return n
-	}
-	if testing.Short() {
-		return 20
-	}
-	return 500
-}
+func kills(t *testing.T) int { return testenv.Number(t, "SHMTS_KILLS", 500, 20) }
 
 // A series of a writer under test: which word of a worker counts its completed records, and how
 // many records a value stands for.

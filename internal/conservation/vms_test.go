@@ -20,23 +20,16 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/archive"
+	"github.com/shmts/shmts/internal/testenv"
 	"github.com/shmts/shmts/reader"
 )
 
 // vms is how many short-lived processes there are, and how long the longest lives; SHMTS_VMS=2000 and SHMTS_VM_LIFE=45s say otherwise.
 // Steps are a tenth of the defaults': 4.5 s stand for a life of 45.
 func vms(t *testing.T) (n int, longest time.Duration) {
-	n, longest = 500, 4500*time.Millisecond
-	if testing.Short() {
-		n = 60
-	}
-	var err error
-	if s := os.Getenv("SHMTS_VMS"); s != "" {
-		if n, err = strconv.Atoi(s); err != nil || n < 1 {
-			t.Fatalf("SHMTS_VMS: want a number, got %q", s)
-		}
-	}
+	n, longest = testenv.Number(t, "SHMTS_VMS", 500, 60), 4500*time.Millisecond
 	if s := os.Getenv("SHMTS_VM_LIFE"); s != "" {
+		var err error
 		if longest, err = time.ParseDuration(s); err != nil || longest < time.Second {
 			t.Fatalf("SHMTS_VM_LIFE: want a duration of at least 1s, got %q", s)
 		}

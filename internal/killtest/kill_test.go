@@ -23,23 +23,12 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/archive"
+	"github.com/shmts/shmts/internal/testenv"
 	"github.com/shmts/shmts/layout"
 )
 
 // kills is how often the daemon is killed; SHMTS_KILLS says otherwise.
-func kills(t *testing.T) int {
-	if s := os.Getenv("SHMTS_KILLS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			t.Fatalf("SHMTS_KILLS: want a number, got %q", s)
-		}
-		return n
-	}
-	if testing.Short() {
-		return 12
-	}
-	return 20
-}
+func kills(t *testing.T) int { return testenv.Number(t, "SHMTS_KILLS", 20, 12) }
 
 // places at which the daemon is killed. TestPlaces holds them against the code.
 var places = []string{
