@@ -59,7 +59,8 @@ type Config struct {
 	Attributes  map[string]string
 	SelfMetrics bool
 
-	said map[string]string // by name: what holds, as it was said
+	said       map[string]string // by name: what holds, as it was said
+	structures yaml.MapSlice     // those of the file, without secrets
 }
 
 // OTLP is where and how metrics are exported. No endpoint, no export.
@@ -113,7 +114,8 @@ func Load(args []string, getenv func(string) string) (*Config, error) {
 	flags.BoolVar(&c.Help, "help", false, "")
 	flags.BoolVar(&c.Help, "h", false, "")
 	flags.BoolVar(&c.Version, "version", false, "")
-	if err := flags.Parse(args); err != nil {
+	err := flags.Parse(args)
+	if err != nil {
 		return nil, fmt.Errorf("shmts: %w (--help lists the flags)", err)
 	}
 	if n := flags.NArg(); n > 0 {
@@ -127,7 +129,7 @@ func Load(args []string, getenv func(string) string) (*Config, error) {
 		path = getenv(envName(configFlag))
 	}
 	if path != "" {
-		if err := fromFile(path, byName); err != nil {
+		if c.structures, err = fromFile(path, byName, structures(c)); err != nil {
 			return nil, err
 		}
 	}
@@ -175,19 +177,46 @@ func (c *Config) check() error {
 	return c.OTLP.resolve()
 }
 
-func fromFile(path string, settings map[string]*setting) error {
+// fromFile reads the settings of a file, and the structures, which it answers as they are shown.
+func fromFile(path string, settings map[string]*setting, structures []structure) (shown yaml.MapSlice, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("shmts: config file: %w", err)
+		return nil, fmt.Errorf("shmts: config file: %w", err)
 	}
 	var top yaml.MapSlice
 	if err := yaml.Unmarshal(text, &top); err != nil {
-		return fmt.Errorf("shmts: config file %s: %w", path, err)
+		return nil, fmt.Errorf("shmts: config file %s: %w", path, err)
 	}
-	return fromMap(path, "", top, settings)
+	top = slices.DeleteFunc(top, func(item yaml.MapItem) bool {
+		is := slices.ContainsFunc(structures, func(s structure) bool { return s.name == item.Key })
+		if is {
+			shown = append(shown, item)
+		}
+		return is
+	})
+	names := keys(settings)
+	for _, s := range structures {
+		names = append(names, s.name)
+	}
+	if err := fromMap(path, "", top, settings, names); err != nil || len(shown) == 0 {
+		return nil, err
+	}
+	// Once more, for the structures: their errors have lines.
+	var blocks map[string]block
+	if err := yaml.UnmarshalStrict(text, &blocks); err != nil { // a key twice
+		return nil, fmt.Errorf("shmts: config file %s: %w", path, err)
+	}
+	for _, s := range structures {
+		if b, ok := blocks[s.name]; ok {
+			if err := s.set(b); err != nil {
+				return nil, fmt.Errorf("shmts: config file %s: %s: %w", path, s.name, err)
+			}
+		}
+	}
+	return redacted(shown).(yaml.MapSlice), nil
 }
 
-func fromMap(path, prefix string, m yaml.MapSlice, settings map[string]*setting) error {
+func fromMap(path, prefix string, m yaml.MapSlice, settings map[string]*setting, names []string) error {
 	seen := make(map[string]bool, len(m))
 	for _, item := range m {
 		name := prefix + fmt.Sprint(item.Key)
@@ -197,13 +226,13 @@ func fromMap(path, prefix string, m yaml.MapSlice, settings map[string]*setting)
 		seen[name] = true
 		s := settings[name]
 		if s == nil || name == configFlag {
-			if inner, ok := item.Value.(yaml.MapSlice); ok && slices.ContainsFunc(keys(settings), func(k string) bool { return strings.HasPrefix(k, name+".") }) {
-				if err := fromMap(path, name+".", inner, settings); err != nil {
+			if inner, ok := item.Value.(yaml.MapSlice); ok && slices.ContainsFunc(names, func(k string) bool { return strings.HasPrefix(k, name+".") }) {
+				if err := fromMap(path, name+".", inner, settings, names); err != nil {
 					return err
 				}
 				continue
 			}
-			return fmt.Errorf("shmts: config file %s: want one of %s, got %q", path, strings.Join(keys(settings), ", "), name)
+			return fmt.Errorf("shmts: config file %s: want one of %s, got %q", path, strings.Join(names, ", "), name)
 		}
 		v, err := scalar(item.Value)
 		if err == nil {
@@ -282,4 +311,10 @@ that over the file.
 		fmt.Fprintf(w, "\n        %s\n        [%s]\n", s.help, strings.Join(env, ", "))
 	}
 	fmt.Fprint(w, "  --version\n        print the version and end\n  --help\n        print this and end\n")
+	for i, s := range structures(&Config{}) {
+		if i == 0 {
+			fmt.Fprint(w, "\nIn the file alone:\n\n")
+		}
+		fmt.Fprintf(w, "  %s: %s\n        %s\n", s.name, s.what, s.help)
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"go.yaml.in/yaml/v2"
 )
 
 // secret stands where a setting may hold one.
@@ -45,6 +47,11 @@ func (c *Config) YAML() string {
 	var b strings.Builder
 	for _, name := range names {
 		fmt.Fprintf(&b, "%s: %s\n", name, strconv.Quote(settings[name])) // a string of Go's is one of YAML's, but for what no setting holds
+	}
+	if len(c.structures) > 0 {
+		if text, err := yaml.Marshal(c.structures); err == nil {
+			b.Write(text)
+		}
 	}
 	return b.String()
 }
