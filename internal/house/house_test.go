@@ -124,6 +124,8 @@ var arrows = []arrow{
 		"a library does not log, parse flags or serve. Answer an error, or count"},
 	{"reader", true, path("log", "log/slog", "flag", "net/http", "expvar"),
 		"a library does not log, parse flags or serve. Answer an error, or count"},
+	{"internal/relabel", false, below("layout", "reader", "writer", "internal/names", "internal/source/...", "internal/query/...", "internal/export/...", "internal/archive/..."),
+		"rules know labels and nothing that has some: query, export and the archiver apply them, each where it makes its labels"},
 	{"internal/archive/column", false, notStandardBut(),
 		"a column is bytes and numbers: the standard library alone. What knows rows and series belongs into internal/archive"},
 	{"internal/query/...", true, below("layout"),
