@@ -48,7 +48,7 @@ func New(o Options) *Engine {
 	}
 	e := &Engine{
 		Storage: NewStorage(o.Sources, o.MaxSamples, o.Now),
-		parser:  parser.NewParser(parser.Options{EnableExtendedRangeSelectors: true}),
+		parser:  parser.NewParser(parser.Options{}),
 		gate:    newGate(o.Concurrency, o.Queue),
 	}
 	e.engine = promql.NewEngine(promql.EngineOpts{
@@ -155,7 +155,7 @@ func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, ever
 		lookback = min(lookback, time.Duration(gapSteps*float64(step)))
 	}
 	run.hints.Lookback = lookback
-	return run, q, promql.NewPrometheusQueryOpts(o.PerStepStats, lookback), light(expr, start, end, every), nil
+	return run, q, promql.NewPrometheusQueryOpts(o.PerStepStats, lookback, nil), light(expr, start, end, every), nil
 }
 
 // running is a query that says which tiers answered.

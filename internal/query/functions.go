@@ -18,7 +18,7 @@ var rangeFunctions = map[string]class{
 	"sum_over_time": ofRows, "count_over_time": ofRows, "avg_over_time": ofRows,
 	"absent_over_time": ofAny, "present_over_time": ofAny, "last_over_time": ofAny, "ts_of_last_over_time": ofAny,
 	"first_over_time": ofAny, "ts_of_first_over_time": ofAny,
-	"changes": eachValue, "delta": eachValue, "deriv": eachValue, "double_exponential_smoothing": eachValue, "idelta": eachValue,
+	"changes": eachValue, "delta": eachValue, "deriv": eachValue, "double_exponential_smoothing": eachValue, "idelta": eachValue, "integral": eachValue,
 	"irate": eachValue, "mad_over_time": eachValue, "predict_linear": eachValue, "quantile_over_time": eachValue, "resets": eachValue,
 	"stddev_over_time": eachValue, "stdvar_over_time": eachValue, "ts_of_max_over_time": eachValue, "ts_of_min_over_time": eachValue,
 }

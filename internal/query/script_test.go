@@ -73,7 +73,7 @@ func TestPromQLScripts(t *testing.T) {
 }
 
 var scriptParser = parser.NewParser(parser.Options{
-	EnableExperimentalFunctions: true, ExperimentalDurationExpr: true, EnableExtendedRangeSelectors: true, EnableBinopFillModifiers: true,
+	EnableExperimentalFunctions: true, EnableBinopFillModifiers: true, EnableUnquotedUTF8Names: true,
 })
 
 var (
