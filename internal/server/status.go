@@ -15,7 +15,7 @@ import (
 )
 
 // prometheusVersion is that of the engine inside. Grafana and others choose features by it.
-const prometheusVersion = "3.15.0"
+const prometheusVersion = "3.16.0"
 
 type object = map[string]any
 
