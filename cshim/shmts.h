@@ -122,10 +122,10 @@ typedef struct shmts_control { /* 5 */
 	uint32_t state, epoch; int64_t heartbeat; uint64_t ticks;
 	uint32_t series_used, heap_used;
 	uint64_t dropped_series, overflow_threads, rejected_records; int64_t clock_offset;
-	uint64_t fork_losses; uint8_t reserved[56];
+	uint64_t fork_losses, exemplars, exemplars_dropped; uint8_t reserved[40];
 	shmts_table_control table0, table1, table2, table3, table4, table5, table6, table7;
 } shmts_control;
-SHMTS__ASSERT(sizeof(shmts_control) == 640 && offsetof(shmts_control, series_used) == 0x18 && offsetof(shmts_control, clock_offset) == 0x38 &&
+SHMTS__ASSERT(sizeof(shmts_control) == 640 && offsetof(shmts_control, series_used) == 0x18 && offsetof(shmts_control, clock_offset) == 0x38 && offsetof(shmts_control, exemplars) == 0x48 &&
               offsetof(shmts_control, table0) == 0x80 && offsetof(shmts_control, table7) == 0x240, "FORMAT.md 5");
 typedef struct shmts_series_desc { /* 6.1 */
 	uint32_t state; uint8_t kind, number; int8_t scale; uint8_t flags;
@@ -140,6 +140,10 @@ typedef struct shmts_row { /* 8.1; the cells follow */
 	uint32_t cells; uint16_t epoch, flags; uint64_t checksum;
 } shmts_row;
 SHMTS__ASSERT(sizeof(shmts_row) == 64 && offsetof(shmts_row, base_row) == 0x28 && offsetof(shmts_row, epoch) == 0x34 && offsetof(shmts_row, checksum) == 0x38, "FORMAT.md 8.1");
+typedef struct shmts_exemplar_slot { /* 8.4 */
+	uint64_t seq, check; uint32_t series, generation; double value; int64_t t; uint8_t trace_id[16], span_id[8];
+} shmts_exemplar_slot;
+SHMTS__ASSERT(sizeof(shmts_exemplar_slot) == 64 && offsetof(shmts_exemplar_slot, value) == 0x18 && offsetof(shmts_exemplar_slot, span_id) == 0x38, "FORMAT.md 8.4");
 
 /* ---- open, register ---- */
 

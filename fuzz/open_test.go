@@ -29,9 +29,11 @@ func seeds(f *testing.F) (images [][]byte) {
 		}
 		images = append(images, b)
 	}
-	s := segtest.New(f, segtest.Options{})
+	s := segtest.New(f, segtest.Options{Exemplars: 4})
+	c := s.Series(f, 0, "c", layout.Counter, layout.U64, layout.BucketRange{})
 	for n := uint64(1); n <= 10; n++ {
 		s.Publish(0, 0, n, []uint64{n, 2 * n, 3 * n})
+		s.Exemplar(c, float64(n), int64(n), byte(n))
 	}
 	return append(images, s.Bytes())
 }
@@ -124,6 +126,13 @@ func readAll(t *testing.T, g *reader.Segment) {
 		if row, err := g.Live(table); (row == nil) != (err != nil) {
 			t.Fatalf("live: want a row or an error, got %v and %v", row, err)
 		}
+	}
+	last := uint64(0)
+	for x := range g.Exemplars(0) {
+		if x.Number <= last || x.Number > g.ExemplarHead() || x.Series == nil || x.TraceID == [16]byte{} {
+			t.Fatalf("exemplar %d behind %d of %d: %+v", x.Number, last, g.ExemplarHead(), x)
+		}
+		last = x.Number
 	}
 	for _, s := range series[:min(len(series), 10)] {
 		if d, err := g.Delta(s, 10e9); err == nil {

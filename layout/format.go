@@ -1,5 +1,5 @@
 // Package layout is FORMAT.md as Go: every offset of a segment, both halves of
-// the row seqlock, the checksum, the bucket index and the bounds-checked way
+// the row seqlock and of the ring of exemplars, the checksum, the bucket index and the bounds-checked way
 // to memory. It knows bytes and nothing else: no files, no locks, no clocks.
 //
 //	+--------------------------------------------------+ 0
@@ -10,6 +10,7 @@
 //	| heap: names, units, help, labels                  |
 //	| lanes: table 0: lane 0..n, overflow, shared | ... |  where records go
 //	| rows:  table 0: tier 0, tier 1, ...         | ... |  what ticks publish
+//	| exemplars: Exemplar[] 64 B each                   |  records with their traces, if there is room for any
 //	+--------------------------------------------------+ TotalSize
 //
 // A segment is seen as []uint64: Words turns a mapping into one, and from
@@ -41,6 +42,7 @@ const (
 	TableControlSize = 64
 	SeriesSize       = 64
 	RowHeaderSize    = 64
+	ExemplarSize     = 64
 )
 
 // Maxima, FORMAT.md 11. What a file says is held against these before it sizes anything.
@@ -52,6 +54,8 @@ const (
 	MaxTiers        = 4
 	MaxRows         = 65536
 	MinRows         = 2
+	MaxExemplars    = 4096
+	MinExemplars    = 2
 	MaxCells        = 1 << 20
 	MaxLanes        = 64
 	MaxSeries       = 1 << 20
@@ -105,7 +109,7 @@ const FlagSampled = 1 << 0
 // SectionType names what a section holds. FORMAT.md 4.2.
 type SectionType uint32
 
-// The section types of 1.0. Readers pass over others.
+// The section types of 1.0. SectionExemplars is there or not; readers pass over others.
 const (
 	SectionControl   SectionType = 1
 	SectionTables    SectionType = 2
@@ -114,7 +118,7 @@ const (
 	SectionHeap      SectionType = 5
 	SectionLanes     SectionType = 6
 	SectionRows      SectionType = 7
-	SectionExemplars SectionType = 8 // reserved
+	SectionExemplars SectionType = 8
 	SectionEvents    SectionType = 9 // reserved
 )
 
@@ -156,19 +160,21 @@ type Tier struct {
 
 // Control is the block of words that change. FORMAT.md 5.
 type Control struct {
-	State           uint32                  // 0x00
-	Epoch           uint32                  // 0x04
-	Heartbeat       int64                   // 0x08  mono ns
-	Ticks           uint64                  // 0x10
-	SeriesUsed      uint32                  // 0x18
-	HeapUsed        uint32                  // 0x1c
-	DroppedSeries   uint64                  // 0x20
-	OverflowThreads uint64                  // 0x28
-	RejectedRecords uint64                  // 0x30
-	ClockOffset     int64                   // 0x38  unix - mono ns
-	ForkLosses      uint64                  // 0x40
-	Reserved        [56]byte                // 0x48
-	Table           [MaxTables]TableControl // 0x80
+	State            uint32                  // 0x00
+	Epoch            uint32                  // 0x04
+	Heartbeat        int64                   // 0x08  mono ns
+	Ticks            uint64                  // 0x10
+	SeriesUsed       uint32                  // 0x18
+	HeapUsed         uint32                  // 0x1c
+	DroppedSeries    uint64                  // 0x20
+	OverflowThreads  uint64                  // 0x28
+	RejectedRecords  uint64                  // 0x30
+	ClockOffset      int64                   // 0x38  unix - mono ns
+	ForkLosses       uint64                  // 0x40
+	Exemplars        uint64                  // 0x48  numbers ever given to exemplars
+	ExemplarsDropped uint64                  // 0x50  of those, that found their slot held
+	Reserved         [40]byte                // 0x58
+	Table            [MaxTables]TableControl // 0x80
 }
 
 // States of a segment, Control.State.
@@ -191,16 +197,18 @@ type TableControl struct {
 // Word numbers inside the control block and a table's part of it, for code
 // that loads and stores live words. Two uint32 fields share a word, low first.
 const (
-	CtlState           = 0 // state, epoch
-	CtlHeartbeat       = 0x08 / 8
-	CtlTicks           = 0x10 / 8
-	CtlUsed            = 0x18 / 8 // series_used, heap_used
-	CtlDroppedSeries   = 0x20 / 8
-	CtlOverflowThreads = 0x28 / 8
-	CtlRejectedRecords = 0x30 / 8
-	CtlClockOffset     = 0x38 / 8
-	CtlForkLosses      = 0x40 / 8
-	CtlTables          = 0x80 / 8
+	CtlState            = 0 // state, epoch
+	CtlHeartbeat        = 0x08 / 8
+	CtlTicks            = 0x10 / 8
+	CtlUsed             = 0x18 / 8 // series_used, heap_used
+	CtlDroppedSeries    = 0x20 / 8
+	CtlOverflowThreads  = 0x28 / 8
+	CtlRejectedRecords  = 0x30 / 8
+	CtlClockOffset      = 0x38 / 8
+	CtlForkLosses       = 0x40 / 8
+	CtlExemplars        = 0x48 / 8
+	CtlExemplarsDropped = 0x50 / 8
+	CtlTables           = 0x80 / 8
 
 	TctlWords      = TableControlSize / 8
 	TctlOpenRow    = 0

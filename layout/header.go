@@ -16,6 +16,7 @@ type Header struct {
 	Attributes []Pair // resource attributes, no labels
 
 	Control, Series, Heap, Lanes, Rows Section // the same as in Sections, by name
+	Exemplars                          Section // zero, and Count with it, where the segment has no ring of them
 }
 
 // Schema is what a writer wants room for. Its size in bytes follows from it
@@ -27,6 +28,7 @@ type Schema struct {
 	Labels     []Pair
 	Attributes []Pair
 	Sampled    bool // the writer never ticks
+	Exemplars  int  // slots of their ring: a power of two from MinExemplars to MaxExemplars, or 0: none
 }
 
 // TableSchema is the shape of one table.
@@ -82,7 +84,10 @@ func NewHeader(s Schema) (*Header, error) {
 	}
 	h.Labels, _, _ = CutPairs(labels)
 	h.Attributes, _, _ = CutPairs(attributes)
-	const sections = 7
+	sections := uint64(SectionRows)
+	if s.Exemplars != 0 {
+		sections++
+	}
 	at := uint64(SuperblockSize + sections*SectionSize)
 	add := func(t SectionType, count, element uint64) Section {
 		at = roundUp(at, lineSize)
@@ -169,13 +174,19 @@ func NewHeader(s Schema) (*Header, error) {
 	end = at
 	at = rows
 	h.Rows = add(SectionRows, (end-rows)/8, 8)
+	if n := s.Exemplars; n != 0 {
+		if !exemplarCount(uint64(max(n, 0))) {
+			return nil, fmt.Errorf("shmts: schema: exemplars: want 0, or a power of two from %d to %d, got %d", MinExemplars, MaxExemplars, n)
+		}
+		h.Exemplars = add(SectionExemplars, uint64(n), ExemplarSize)
+	}
 	total := roundUp(at, pageSize)
 	if total > MaxTotalSize {
 		return nil, fmt.Errorf("shmts: schema: want a segment of at most %d bytes, got %d", MaxTotalSize, total)
 	}
 	h.Superblock = Superblock{
 		Magic: Magic, Major: Major, Minor: Minor, HeaderSize: uint32(header), TotalSize: total,
-		SectionCount: sections, SectionOffset: SuperblockSize,
+		SectionCount: uint32(sections), SectionOffset: SuperblockSize,
 	}
 	if s.Sampled {
 		h.Flags |= FlagSampled
@@ -307,6 +318,8 @@ func (t SectionType) known() (element uint32, inHeader, ok bool) {
 		return 1, false, true
 	case SectionLanes, SectionRows:
 		return 8, false, true
+	case SectionExemplars:
+		return ExemplarSize, false, true
 	}
 	return 0, false, false
 }
@@ -352,7 +365,10 @@ func (h *Header) parseSections(w []uint64) error {
 		}
 	}
 	h.Control, h.Series, h.Heap = found[SectionControl], found[SectionSeries], found[SectionHeap]
-	h.Lanes, h.Rows = found[SectionLanes], found[SectionRows]
+	h.Lanes, h.Rows, h.Exemplars = found[SectionLanes], found[SectionRows], found[SectionExemplars]
+	if _, ok := found[SectionExemplars]; ok && !exemplarCount(uint64(h.Exemplars.Count)) {
+		return corrupt("section table", -1, fmt.Sprintf("a power of two of exemplars, %d to %d", MinExemplars, MaxExemplars), h.Exemplars.Count)
+	}
 	if h.Control.Count != 1 {
 		return corrupt("section table", -1, "one control block", h.Control.Count)
 	}
@@ -386,6 +402,9 @@ func (h *Header) parseSections(w []uint64) error {
 	}
 	return nil
 }
+
+// exemplarCount tells whether a ring of exemplars may have n slots.
+func exemplarCount(n uint64) bool { return n >= MinExemplars && n <= MaxExemplars && n&(n-1) == 0 }
 
 // Value of the pair of that name; "" if there is none, which means the same as an empty one.
 func Value(pairs []Pair, name string) string {

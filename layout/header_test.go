@@ -57,6 +57,10 @@ func TestHeaderRoundTrip(t *testing.T) {
 		s.Sampled = true
 		s.Tables[0].Tiers = nil
 		return s
+	}(), func() Schema {
+		s := testSchema()
+		s.Exemplars = 16
+		return s
 	}()} {
 		h, w := newborn(t, s)
 		got, err := ParseHeader(w, int64(len(w)*8))

@@ -15,11 +15,12 @@ var (
 	_ [TableControlSize]byte = [unsafe.Sizeof(TableControl{})]byte{}
 	_ [SeriesSize]byte       = [unsafe.Sizeof(Series{})]byte{}
 	_ [RowHeaderSize]byte    = [unsafe.Sizeof(RowHeader{})]byte{}
+	_ [ExemplarSize]byte     = [unsafe.Sizeof(Exemplar{})]byte{}
 )
 
 // Structure is any of the format's structures.
 type Structure interface {
-	Superblock | Section | Table | Tier | Control | TableControl | Series | RowHeader
+	Superblock | Section | Table | Tier | Control | TableControl | Series | RowHeader | Exemplar
 }
 
 // Words sees b as words. b must be 8-byte aligned, as mappings are; a tail of

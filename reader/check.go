@@ -16,7 +16,8 @@ const maxFindings = 200
 // Check reads everything in a segment and says what is wrong with it, in
 // FORMAT.md's order: the errors are *layout.CorruptError, *layout.VersionError, or of the system. Of a header that is
 // refused it says the first rule broken, and no more. A segment that is being written may be checked: what only its writer's work
-// explains is no finding. Neither is what a kill leaves behind: one row half written, where the next one would be.
+// explains is no finding. Neither is what a kill leaves behind: one row half written, where the next one would be,
+// and exemplars half written.
 func Check(path string) []error {
 	fd, err := unix.Open(path, openFlags&^unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -34,7 +35,7 @@ func Check(path string) []error {
 		return []error{err}
 	}
 	defer c.v.done()
-	for _, step := range []func() error{c.control, c.series, c.rows} {
+	for _, step := range []func() error{c.control, c.series, c.rows, c.exemplars} {
 		if err := step(); err != nil {
 			return append(c.found, named(err, path))
 		}
@@ -210,6 +211,75 @@ func (c *checker) series() error {
 		}
 	}
 	return nil
+}
+
+// exemplars: FORMAT.md 8.4. Every slot is looked at.
+func (c *checker) exemplars() error {
+	g := c.g
+	ctl := layout.View[layout.Control](g.raw[:], 0)
+	given, dropped := ctl.Exemplars, ctl.ExemplarsDropped
+	switch ring := &g.h.Exemplars; {
+	case given >= maxRowNo:
+		c.bad("control", -1, fmt.Sprintf("exemplars at most %d", uint64(maxRowNo)), given)
+		return nil
+	case dropped > given && !c.controlMoved(layout.CtlExemplars, given):
+		c.bad("control", -1, fmt.Sprintf("exemplars_dropped at most exemplars, %d", given), dropped)
+	case ring.Count == 0 && given != 0:
+		c.bad("control", -1, "exemplars 0, as there is no ring of them", given)
+	}
+	id := g.h.ExemplarIdentity()
+	var slot [512]uint64 // as alignedWords has it
+	for i := range uint64(g.h.Exemplars.Count) {
+		var x layout.Exemplar
+		var n uint64
+		verdict := layout.ExemplarBad
+		for range tries {
+			if err := c.v.copy(slot[:layout.ExemplarWords], g.h.ExemplarOffset(i+1)); err != nil {
+				return err
+			}
+			n = slot[0] >> 1
+			if x, verdict = layout.DecodeExemplar(slot[:layout.ExemplarWords], id, n); verdict != layout.ExemplarBad {
+				break
+			}
+		}
+		switch {
+		case slot[0] == 0:
+		case n == 0 || g.h.ExemplarSlot(n) != i:
+			c.bad("exemplar", int(i), fmt.Sprintf("a number that is %d modulo %d", (i+1)%uint64(g.h.Exemplars.Count), g.h.Exemplars.Count), n)
+		case n > given && !c.controlMoved(layout.CtlExemplars, given):
+			c.bad("exemplar", int(i), fmt.Sprintf("a number of at most %d, as the control block says", given), n)
+		case slot[0]&1 != 0: // under way, or its writer was killed
+		case verdict != layout.ExemplarOK:
+			c.bad("exemplar", int(i), "a check that holds", fmt.Sprintf("%#x, which does not", slot[1]))
+		case x.Series >= g.h.Series.Count:
+			c.bad("exemplar", int(i), fmt.Sprintf("a series below %d", g.h.Series.Count), x.Series)
+		case x.TraceID == [16]byte{}:
+			c.bad("exemplar", int(i), "a trace_id", "zeros")
+		default:
+			c.exemplarOf(int(i), &x)
+		}
+	}
+	return nil
+}
+
+// exemplarOf checks that the series of an exemplar, if the descriptor is still that one's, may have any.
+func (c *checker) exemplarOf(slot int, x *layout.Exemplar) {
+	var image, again [1]layout.Series
+	sc := takeScratch()
+	defer sc.give()
+	if c.g.copyDescriptors(&c.v, sc, int(x.Series), image[:]) != nil || c.g.copyDescriptors(&c.v, sc, int(x.Series), again[:]) != nil {
+		return
+	}
+	d := &image[0]
+	if d.State == again[0].State && d.Life() >= layout.SeriesLive && d.Generation() == x.Generation && d.Kind != layout.Counter && d.Kind != layout.Histogram {
+		c.bad("exemplar", slot, "a counter or a histogram", fmt.Sprintf("series %d, a %v", x.Series, d.Kind))
+	}
+}
+
+// controlMoved tells whether a word of the control block is another than it was.
+func (c *checker) controlMoved(word int, was uint64) bool {
+	var now [1]uint64
+	return c.v.copy(now[:], c.g.h.Control.Offset+8*uint64(word)) == nil && now[0] != was
 }
 
 // rows: FORMAT.md 8. Every slot of every ring is looked at.

@@ -391,9 +391,10 @@ func TestTruncateStorm(t *testing.T) {
 func TestFlippingBytes(t *testing.T) {
 	backings(t, func(t *testing.T, o reader.Options) {
 		dir := segtest.Store(t)
-		f := newFixture(t, segtest.Options{})
+		f := newFixture(t, segtest.Options{Exemplars: 8})
 		for n := uint64(1); n <= 8; n++ {
 			f.Publish(0, 0, n, f.row(n))
+			f.Exemplar(f.size, float64(n), int64(n), byte(n))
 		}
 		f.Birth(t, dir)
 		s := open(t, dir, o)

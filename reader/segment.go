@@ -59,8 +59,9 @@ type Segment struct {
 	words    atomic.Pointer[lastWords] // once dead
 	end      atomic.Int64
 
-	clocks clocks
-	skips  skips
+	clocks    clocks
+	skips     skips
+	exemplars exemplars
 
 	skippedSeries atomic.Uint64
 }
@@ -231,22 +232,25 @@ func (g *Segment) Heartbeat() int64 { return int64(g.control[layout.CtlHeartbeat
 
 // Counters are what the segment's writer, and this reader, counted.
 type Counters struct {
-	DroppedSeries, OverflowThreads, RejectedRecords, ForkLosses uint64 // the writer's
+	DroppedSeries, OverflowThreads, RejectedRecords, ForkLosses, ExemplarsDropped uint64 // the writer's
 
 	// This reader's. A row that is torn or broken counts once, however often it is asked for.
-	SkippedRows   uint64
-	SkippedSeries uint64 // broken, or over this reader's own limit
+	SkippedRows      uint64
+	SkippedSeries    uint64 // broken, or over this reader's own limit
+	SkippedExemplars uint64 // broken, or of no series that is there; each counts once, likewise
 }
 
 // Counters of the writer and of this reader.
 func (g *Segment) Counters() Counters {
 	return Counters{
-		DroppedSeries:   g.control[layout.CtlDroppedSeries].Load(),
-		OverflowThreads: g.control[layout.CtlOverflowThreads].Load(),
-		RejectedRecords: g.control[layout.CtlRejectedRecords].Load(),
-		ForkLosses:      g.control[layout.CtlForkLosses].Load(),
-		SkippedRows:     g.skips.count(),
-		SkippedSeries:   g.skippedSeries.Load(),
+		DroppedSeries:    g.control[layout.CtlDroppedSeries].Load(),
+		OverflowThreads:  g.control[layout.CtlOverflowThreads].Load(),
+		RejectedRecords:  g.control[layout.CtlRejectedRecords].Load(),
+		ForkLosses:       g.control[layout.CtlForkLosses].Load(),
+		ExemplarsDropped: g.control[layout.CtlExemplarsDropped].Load(),
+		SkippedRows:      g.skips.count(),
+		SkippedSeries:    g.skippedSeries.Load(),
+		SkippedExemplars: g.exemplars.skipped.Load(),
 	}
 }
 
@@ -305,6 +309,9 @@ func (g *Segment) refresh(mono, unixNow int64) (changed bool, err error) {
 	}
 	for i := range g.control {
 		set(&g.control[i], g.raw[i])
+	}
+	if g.h.Exemplars.Count > 0 {
+		g.exemplars.observe(g.raw[layout.CtlExemplars], alive.Ended())
 	}
 	for t := range g.tables {
 		for k := range g.tables[t].Tiers {

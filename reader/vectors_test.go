@@ -2,6 +2,7 @@ package reader_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,6 +107,11 @@ func readAll(g *reader.Segment) (rows, values int) {
 		if d, err := g.Delta(s, 10e9); err == nil {
 			d.PerSecond()
 			d.Quantile(0.5)
+		}
+	}
+	for x := range g.Exemplars(0) {
+		if x.Series == nil || x.TraceID == [16]byte{} || x.Number == 0 {
+			panic(fmt.Sprintf("an exemplar that breaks the rules: %+v", x))
 		}
 	}
 	g.End()

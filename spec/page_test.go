@@ -99,6 +99,7 @@ var structures = map[string]goStructure{
 	"TableControl": {reflect.TypeFor[layout.TableControl](), layout.TableControlSize},
 	"Series":       {reflect.TypeFor[layout.Series](), layout.SeriesSize},
 	"Row":          {reflect.TypeFor[layout.RowHeader](), layout.RowHeaderSize},
+	"Exemplar":     {reflect.TypeFor[layout.Exemplar](), layout.ExemplarSize},
 }
 
 var numbered = regexp.MustCompile(`^(tier|table|head)([0-9])$`)
@@ -219,6 +220,8 @@ func sameSign(typ string, g reflect.Type) bool {
 		return typ[0] == 'i'
 	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return typ[0] == 'u'
+	case reflect.Float64:
+		return typ[0] == 'f'
 	case reflect.Array:
 		return strings.HasPrefix(typ, "u8[") && g.Elem().Kind() == reflect.Uint8
 	default:
@@ -256,6 +259,7 @@ func TestStructuresCheckerSees(t *testing.T) {
 		{"two names", "| 0x10 | 8 | t_begin |", "| 0x10 | 8 | t |", "Row.t: at 0x10 in the page, at 0x18 in Go"},
 		{"a row left out", "| 0x10 | 8 | ticks | u64 | ticks that published | |\n", "", "Control.series_used: at 0x18 in the page, where the field before ends at 0x10"},
 		{"the last row left out", "| 0x240 | 64 | table7 | table control | | |\n", "", "Control: the page describes 576 bytes"},
+		{"a float", "| 0x18 | 8 | value | f64 |", "| 0x18 | 8 | value | u64 |", "Exemplar.value: u64 in the page, float64 in Go"},
 		{"a heading", "### 8.1 Row header (64 bytes", "### 8.1 Row header (48 bytes", "Row: 48 bytes in the heading, 64 in Go"},
 		{"a tier too many", "| 0xa0 | 32 | tier3 |", "| 0xa0 | 32 | tier4 |", "Table.tier4: not in layout.Table"},
 		{"a structure", "<!-- struct Tier shmts_tier -->", "", "Tier: not described"},
@@ -337,6 +341,7 @@ func TestMaxima(t *testing.T) {
 		"private lanes": layout.MaxLanes, "series of a segment": layout.MaxSeries, "labels of a series": layout.MaxPairs,
 		"label name": layout.MaxLabelName, "label value": layout.MaxLabelValue, "series name": layout.MaxName, "unit": layout.MaxUnit,
 		"help": layout.MaxHelp, "buckets of a histogram": layout.MaxBuckets, "segments of an incarnation": layout.MaxGroup,
+		"slots of exemplars": layout.MaxExemplars,
 	}
 	for _, row := range rows(t, section(t, "## 11 Maxima"), "what") {
 		for _, c := range [][]string{row[:2], row[3:]} {
@@ -361,7 +366,7 @@ func TestSectionTypes(t *testing.T) {
 	names := map[string]layout.SectionType{"control": layout.SectionControl, "tables": layout.SectionTables, "source": layout.SectionSource,
 		"series": layout.SectionSeries, "heap": layout.SectionHeap, "lanes": layout.SectionLanes, "rows": layout.SectionRows,
 		"exemplars": layout.SectionExemplars, "events": layout.SectionEvents}
-	h, err := layout.NewHeader(layout.Schema{Series: 3, HeapBytes: 5, Tables: []layout.TableSchema{{Lanes: 1, RowCells: 1, LaneCells: 1,
+	h, err := layout.NewHeader(layout.Schema{Series: 3, HeapBytes: 5, Exemplars: layout.MinExemplars, Tables: []layout.TableSchema{{Lanes: 1, RowCells: 1, LaneCells: 1,
 		Tiers: []layout.TierSchema{{Step: layout.MinStep, Rows: 2}}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -375,16 +380,21 @@ func TestSectionTypes(t *testing.T) {
 		if row[2] == "" {
 			continue
 		}
+		laid := false
 		for _, s := range h.Sections {
 			if s.Type != typ {
 				continue
 			}
+			laid = true
 			if int(s.ElementSize) != number(t, row[2]) {
 				t.Errorf("%s: element_size %s in the page, %d in Go", name, row[2], s.ElementSize)
 			}
 			if in := s.Offset < uint64(h.HeaderSize); in != (row[4] == "header") {
 				t.Errorf("%s: %s in the page; inside the header: %v in Go", name, row[4], in)
 			}
+		}
+		if !laid {
+			t.Errorf("%s: in the page, not laid out in Go", name)
 		}
 	}
 	for name := range names {
@@ -462,6 +472,8 @@ func TestConstants(t *testing.T) {
 		{"### 4.1 Superblock", "%d to %s; at most total_size", []any{layout.SuperblockSize, "65,536"}},
 		{"## 9 Histogram", "Scale 0 to %d", []any{layout.MaxScale}},
 		{"#### 4.3.1 Tier", "%d to 65,536", []any{layout.MinRows}},
+		{"### 4.2 Section table", "a power of two, %d to 4,096", []any{layout.MinExemplars}},
+		{"### 8.4 Exemplar", "seed %#x", []any{0x10000}},
 		{"#### 4.3.1 Tier", "10^8 (100 ms) to 3.6 x 10^12 (1 h)", nil},
 	} {
 		if want := fmt.Sprintf(c.format, c.args...); !strings.Contains(section(t, c.section), want) {

@@ -36,6 +36,7 @@ type Options struct {
 	Tables            []layout.TableSchema
 	Series, HeapBytes int
 	Sampled           bool
+	Exemplars         int // slots of their ring; 0: none
 }
 
 // Segment is a segment in the making: W is its memory, private or mapped.
@@ -97,7 +98,7 @@ func header(o Options) (*layout.Header, error) {
 		o.Tables = []layout.TableSchema{{Name: "scalars", Series: 8, Lanes: 2, RowCells: 8, LaneCells: 8, SharedCells: 8,
 			Tiers: []layout.TierSchema{{Step: time.Second, Rows: 8}, {Step: 4 * time.Second, Rows: 4}}}}
 	}
-	h, err := layout.NewHeader(layout.Schema{Tables: o.Tables, Series: o.Series, HeapBytes: o.HeapBytes, Sampled: o.Sampled,
+	h, err := layout.NewHeader(layout.Schema{Tables: o.Tables, Series: o.Series, HeapBytes: o.HeapBytes, Sampled: o.Sampled, Exemplars: o.Exemplars,
 		Labels:     append([]layout.Pair{{Name: "job", Value: o.Job}, {Name: "instance", Value: o.Instance}}, o.Labels...),
 		Attributes: o.Attributes})
 	if err != nil {
@@ -189,6 +190,33 @@ func (s *Segment) Lane(table, k int) []uint64 {
 func (s *Segment) Shared(table int) []uint64 {
 	t := &s.H.Tables[table]
 	return s.W[t.SharedOffset/8:][:t.SharedCells]
+}
+
+// Slot is the slot of exemplar n.
+func (s *Segment) Slot(n uint64) []uint64 {
+	return s.W[s.H.ExemplarOffset(n)/8:][:layout.ExemplarWords]
+}
+
+// Exemplar takes the next number and stores an exemplar of the series under it, as a writer does. Trace is every byte of the
+// trace id, its complement every byte of the span id.
+func (s *Segment) Exemplar(info *layout.SeriesInfo, value float64, t int64, trace byte) (n uint64) {
+	x := layout.Exemplar{Series: uint32(info.Index), Generation: info.Generation(), Value: value, T: t}
+	for i := range x.TraceID {
+		x.TraceID[i] = trace
+	}
+	for i := range x.SpanID {
+		x.SpanID[i] = ^trace
+	}
+	return s.StoreExemplar(&x)
+}
+
+// StoreExemplar takes the next number and stores x under it.
+func (s *Segment) StoreExemplar(x *layout.Exemplar) (n uint64) {
+	n = atomic.AddUint64(&s.W[s.ctl(layout.CtlExemplars)], 1)
+	if !layout.StoreExemplar(s.Slot(n), s.H.ExemplarIdentity(), n, x) {
+		atomic.AddUint64(&s.W[s.ctl(layout.CtlExemplarsDropped)], 1)
+	}
+	return n
 }
 
 // Set stores a gauge, or a stat's last.

@@ -500,8 +500,10 @@ func addCounters(to *reader.Counters, c reader.Counters) {
 	to.OverflowThreads += c.OverflowThreads
 	to.RejectedRecords += c.RejectedRecords
 	to.ForkLosses += c.ForkLosses
+	to.ExemplarsDropped += c.ExemplarsDropped
 	to.SkippedRows += c.SkippedRows
 	to.SkippedSeries += c.SkippedSeries
+	to.SkippedExemplars += c.SkippedExemplars
 }
 
 // Reasons of refusal, as Stats counts them.

@@ -50,6 +50,7 @@ type life struct {
 	late    bool      // dropped although somebody still held it
 	view    *Segment
 	taken   map[string]bool // series keys of segments that overlapped it and have left
+	sampled *life           // of a shadow: the segment that it stands for, which keeps the exemplars
 }
 
 // ID is the segment's id, 32 hexadecimal digits. It names an incarnation's segment for ever.
@@ -127,6 +128,38 @@ func (s *Segment) Head(table, tier int) uint64 {
 	}
 	defer s.life.unlock()
 	return s.life.g.Head(table, tier)
+}
+
+// Exemplars yields the exemplars numbered from and up, oldest first, as reader.Segment.Exemplars does, until yield answers false. A segment
+// that never ticks keeps them itself, its shadow none: they are found through the shadow like all else of it. yield runs under the same locks as
+// Between's, and may keep what it is given.
+func (s *Segment) Exemplars(from uint64, yield func(*reader.Exemplar) bool) {
+	if !s.life.lock() {
+		return
+	}
+	defer s.life.unlock()
+	g := s.life.g
+	if of := s.life.sampled; of != nil {
+		of.mu.Lock()
+		defer of.mu.Unlock()
+		if !of.closed {
+			of.g.ExemplarsAs(g, from)(yield)
+		}
+		return
+	}
+	g.Exemplars(from)(yield)
+}
+
+// ExemplarHead is the number of the newest exemplar as of the last poll, 0 if there is none.
+func (s *Segment) ExemplarHead() uint64 {
+	if !s.life.lock() {
+		return 0
+	}
+	defer s.life.unlock()
+	if of := s.life.sampled; of != nil {
+		return of.g.ExemplarHead()
+	}
+	return s.life.g.ExemplarHead()
 }
 
 // lock begins a reading, until unlock; false if there is nothing to read any more.

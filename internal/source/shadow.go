@@ -31,6 +31,14 @@ func (r *Register) stand(l *life) {
 	case l.g.Sampled():
 		r.sampled[l.id], l.hidden = l, true
 	}
+	r.join(l.id)
+}
+
+// join tells a shadow what it stands for, as far as that is there.
+func (r *Register) join(id string) {
+	if s := r.standing[id]; s != nil {
+		s.sampled = r.sampled[id]
+	}
 }
 
 // fall takes a segment out again.
@@ -41,6 +49,7 @@ func (r *Register) fall(l *life) {
 	if r.standing[l.id] == l {
 		delete(r.standing, l.id)
 	}
+	r.join(l.id)
 }
 
 // unlink removes a segment, and before a shadow what it stands for.
