@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/config"
+	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/internal/export/otlp"
 	"github.com/shmts/shmts/internal/health"
 	"github.com/shmts/shmts/internal/query"
@@ -43,8 +44,8 @@ type daemon struct {
 	log      *slog.Logger
 	self     *writer.Writer // nil: it was told not to
 	register *source.Register
-	exporter *otlp.Exporter // nil: no endpoint
-	history  *history       // nil: no archive
+	exporter *export.Exporter // nil: no endpoint
+	history  *history         // nil: no archive
 	metrics  *selfMetrics
 	listener net.Listener
 	http     *http.Server
@@ -102,14 +103,7 @@ func (d *daemon) build(c *config.Config) (err error) {
 		d.log.Info("no archive: history reaches back as far as the segments' rings (archive.dir says where to keep more)")
 	}
 	if c.OTLP.Endpoint != "" {
-		o := c.OTLP
-		d.exporter, err = otlp.New(otlp.Options{
-			Endpoint: o.Endpoint, Protocol: o.Protocol, Headers: o.Headers, Timeout: o.Timeout, Compression: o.Compression,
-			Certificate: o.Certificate, ClientCert: o.ClientCert, ClientKey: o.ClientKey,
-			Interval: o.Interval, BatchBytes: o.BatchBytes, BatchPoints: o.BatchPoints,
-			Version: version, Logger: d.log, Sent: d.metrics.exported,
-		}, (&view[otlp.Segment]{register: d.register}).Segments)
-		if err != nil {
+		if d.exporter, err = openExporter(&c.OTLP, d); err != nil {
 			if d.history != nil {
 				d.history.close()
 			}
@@ -136,6 +130,18 @@ func (d *daemon) build(c *config.Config) (err error) {
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 	return nil
+}
+
+func openExporter(o *config.OTLP, d *daemon) (*export.Exporter, error) {
+	enc, err := otlp.New(otlp.Options{
+		Endpoint: o.Endpoint, Protocol: o.Protocol, Headers: o.Headers, Timeout: o.Timeout, Compression: o.Compression,
+		Certificate: o.Certificate, ClientCert: o.ClientCert, ClientKey: o.ClientKey,
+		BatchBytes: o.BatchBytes, BatchPoints: o.BatchPoints, Version: version,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return export.New(export.Options{Name: "otlp", Step: o.Interval, Logger: d.log, Sent: d.metrics.exported}, enc, (&view[export.Segment]{register: d.register}).Segments)
 }
 
 // run works until the context ends or HTTP can't be served any more.

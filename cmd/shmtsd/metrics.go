@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/shmts/shmts/internal/export/otlp"
+	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/internal/health"
 	"github.com/shmts/shmts/internal/source"
 )
@@ -87,12 +87,12 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 	return m
 }
 
-func (m *selfMetrics) polled(took time.Duration, r *source.Register, e *otlp.Exporter, a *history) {
+func (m *selfMetrics) polled(took time.Duration, r *source.Register, e *export.Exporter, a *history) {
 	m.pollTime.Record(took.Seconds())
 	m.update(r, e, a)
 }
 
-func (m *selfMetrics) update(r *source.Register, e *otlp.Exporter, a *history) {
+func (m *selfMetrics) update(r *source.Register, e *export.Exporter, a *history) {
 	if a != nil {
 		m.archive.update(a)
 	}
@@ -136,9 +136,13 @@ func (m *selfMetrics) update(r *source.Register, e *otlp.Exporter, a *history) {
 		m.h.Counter("shmtsd_export_requests_total", "Attempts of export requests.", "", "outcome", outcome).Total(float64(n))
 	}
 	m.points.Total(float64(x.Points))
-	m.pointsRejected.Total(float64(x.Rejected))
-	m.pointsDropped.Total(float64(x.Dropped))
-	m.rowsLost.Total(float64(x.RowsLost))
+	dropped := uint64(0)
+	for _, n := range x.Refused {
+		dropped += n
+	}
+	m.pointsRejected.Total(float64(x.Refused["partial_success"]))
+	m.pointsDropped.Total(float64(dropped - x.Refused["partial_success"]))
+	m.rowsLost.Total(float64(x.Lost[export.LostOverrun]))
 	m.rowsAhead.Total(float64(x.RowsAhead))
 	m.sent.Total(float64(x.Bytes))
 	if !x.LastSent.IsZero() {

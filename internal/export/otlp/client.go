@@ -35,6 +35,7 @@ type result struct {
 	after    time.Duration // and not before; 0: it doesn't say
 	rejected int64         // data points of a partial success
 	message  string        // of a partial success
+	reason   string        // why it was refused for good
 	bytes    int           // sent
 }
 
@@ -236,6 +237,7 @@ func (c *httpClient) export(ctx context.Context, body []byte) (r result) {
 	if message == "" {
 		message = string(answer[:min(len(answer), 200)])
 	}
+	r.reason = fmt.Sprintf("status_%d", resp.StatusCode)
 	r.err = fmt.Errorf("shmts: otlp: want status 200 of %s, got %s: %q", c.url, resp.Status, message)
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -293,6 +295,7 @@ func (c *grpcClient) export(ctx context.Context, body []byte) (r result) {
 	}
 	code, message, seconds, nanos, retryInfo := grpcStatus(resp)
 	if code != grpcOK {
+		r.reason = fmt.Sprintf("grpc_%d", code)
 		r.err = fmt.Errorf("shmts: otlp: want gRPC status 0 of %s, got %d: %q", c.url, code, message[:min(len(message), 200)])
 		switch code {
 		case grpcCanceled, grpcDeadlineExceeded, grpcAborted, grpcOutOfRange, grpcUnavailable, grpcDataLoss:

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/internal/names"
 	"github.com/shmts/shmts/reader"
 )
@@ -13,50 +14,38 @@ import (
 type request struct {
 	buf    []byte
 	points int
-	rows   int
 
 	scope               []byte // the InstrumentationScope, as a field of ScopeMetrics
 	maxBytes, maxPoints int
 }
 
-func (r *request) reset()     { r.buf, r.points, r.rows = r.buf[:0], 0, 0 }
+func (r *request) reset()     { r.buf, r.points = r.buf[:0], 0 }
 func (r *request) full() bool { return len(r.buf) >= r.maxBytes || r.points >= r.maxPoints }
-
-// cursor is where in a row a request became full, and the next one goes on.
-type cursor struct{ metric, point int }
-
-// sample is one table at one instant, or the end of all its series.
-type sample struct {
-	row   *reader.Row
-	time  int64
-	stale bool  // the process ended: no recorded value for every series that had one
-	start int64 // of the epoch, if not the series' own
-}
 
 // table appends the points of a table of a segment as one ResourceMetrics, from at on. It answers where it
 // stopped, and whether that was the end. A ResourceMetrics without a point is left out.
-func (r *request) table(st *state, table int, s sample, at cursor) (cursor, bool) {
-	metrics := st.schema.tables[table]
+func (r *request) table(src *export.Source, of *resource, row *export.Row, end bool, at export.Cursor) (export.Cursor, bool) {
+	metrics := of.schema.tables[row.Table]
 	begin, pointsBefore := len(r.buf), r.points
 	b, resourceMetrics := open(r.buf, requestResourceMetrics)
-	b = append(b, st.resource...)
+	b = append(b, of.resource...)
 	b, scopeMetrics := open(b, resourceMetricsScope)
 	b = append(b, r.scope...)
 	done := true
-	for at.metric < len(metrics) {
-		m := &metrics[at.metric]
+	for at.Metric < len(metrics) {
+		m := &metrics[at.Metric]
 		metricBegin, before := len(b), r.points
 		var metric, data int
 		b, metric = open(b, scopeMetricsMetrics)
 		b = append(b, m.head...)
 		b, data = open(b, m.data)
-		for at.point < len(m.points) && (r.points == 0 || len(b) < r.maxBytes && r.points < r.maxPoints) {
-			p := &m.points[at.point]
+		for at.Point < len(m.points) && (r.points == 0 || len(b) < r.maxBytes && r.points < r.maxPoints) {
+			p := &m.points[at.Point]
 			var wrote bool
-			if b, wrote = st.point(b, m, p, s); wrote {
+			if b, wrote = of.point(b, src, m, p, row, end); wrote {
 				r.points++
 			}
-			at.point++
+			at.Point++
 		}
 		if r.points == before {
 			b = b[:metricBegin]
@@ -64,11 +53,11 @@ func (r *request) table(st *state, table int, s sample, at cursor) (cursor, bool
 			b = append(b, m.tail...)
 			b = shut(shut(b, data), metric)
 		}
-		if at.point < len(m.points) {
+		if at.Point < len(m.points) {
 			done = false
 			break
 		}
-		at.metric, at.point = at.metric+1, 0
+		at.Metric, at.Point = at.Metric+1, 0
 	}
 	if r.points == pointsBefore {
 		r.buf = b[:begin]
@@ -79,29 +68,28 @@ func (r *request) table(st *state, table int, s sample, at cursor) (cursor, bool
 }
 
 // point appends one data point, or nothing: a series that the row does not hold, a gauge never set.
-func (st *state) point(b []byte, m *metric, p *point, s sample) ([]byte, bool) {
-	series := st.series[p.series]
-	if s.stale {
-		if !st.seen.has(p.series) {
+func (of *resource) point(b []byte, src *export.Source, m *metric, p *point, row *export.Row, end bool) ([]byte, bool) {
+	if end {
+		if !src.Seen.Has(p.series) {
 			return b, false
 		}
-		return st.stalePoint(b, m, p, s.time), true
+		return of.endPoint(b, m, p, row), true
 	}
-	v, ok := s.row.Value(series)
+	v, ok := row.Value(p.series)
 	if !ok {
 		// Retired: its last value went out with an earlier row. All parts of a stat end in the
 		// same row, so it is forgotten behind the last of them.
-		if !series.Retired || !st.seen.has(p.series) {
+		if !src.Seen.Has(p.series) || !row.Gone(p.series) {
 			return b, false
 		}
 		if m.kind != reader.Stat || m.part == names.Count {
-			st.seen.clear(p.series)
+			src.Seen.Clear(p.series)
 		}
-		return st.stalePoint(b, m, p, s.time), true
+		return of.endPoint(b, m, p, row), true
 	}
 	if m.kind == reader.Histogram {
-		st.seen.set(p.series)
-		return st.histogramPoint(b, p, series, &v, s), true
+		src.Seen.Set(p.series)
+		return of.histogramPoint(b, p, src.Series[p.series], &v, row), true
 	}
 	var bits uint64
 	field := protowire.Number(numberDouble)
@@ -110,9 +98,9 @@ func (st *state) point(b []byte, m *metric, p *point, s sample) ([]byte, bool) {
 		f := v.Last
 		switch m.part {
 		case names.Min:
-			f, _ = st.window(p.series, &v)
+			f = v.Min
 		case names.Max:
-			_, f = st.window(p.series, &v)
+			f = v.Max
 		case names.Sum:
 			f = v.Sum
 		case names.Count:
@@ -133,22 +121,22 @@ func (st *state) point(b []byte, m *metric, p *point, s sample) ([]byte, bool) {
 	default:
 		field, bits = numberInt, uint64(v.Int)
 	}
-	st.seen.set(p.series)
+	src.Seen.Set(p.series)
 	b, body := open(b, dataPoints)
 	if m.data == metricSum {
-		b = appendFixed(b, pointStart, uint64(max(series.Start, s.start)))
+		b = appendFixed(b, pointStart, uint64(row.Start(p.series)))
 	}
-	b = appendFixed(b, pointTime, uint64(s.time))
+	b = appendFixed(b, pointTime, uint64(row.Time))
 	b = appendFixed(b, field, bits)
-	b = append(append(b, p.attrs...), st.numberAttrs...)
+	b = append(append(b, p.attrs...), of.numberAttrs...)
 	return shut(b, body), true
 }
 
-func (st *state) histogramPoint(b []byte, p *point, series *reader.Series, v *reader.Value, s sample) []byte {
+func (of *resource) histogramPoint(b []byte, p *point, series *reader.Series, v *reader.Value, row *export.Row) []byte {
 	b, body := open(b, dataPoints)
-	b = append(append(b, p.attrs...), st.histAttrs...)
-	b = appendFixed(b, pointStart, uint64(max(series.Start, s.start)))
-	b = appendFixed(b, pointTime, uint64(s.time))
+	b = append(append(b, p.attrs...), of.histAttrs...)
+	b = appendFixed(b, pointStart, uint64(row.Start(p.series)))
+	b = appendFixed(b, pointTime, uint64(row.Time))
 	count := v.Zero + v.Above
 	for _, n := range v.Buckets {
 		count += n
@@ -186,28 +174,21 @@ func (st *state) histogramPoint(b []byte, p *point, series *reader.Series, v *re
 	return shut(b, body)
 }
 
-// stalePoint says that a series has no value from time on.
-func (st *state) stalePoint(b []byte, m *metric, p *point, time int64) []byte {
+// endPoint says that a series has no value from the row on.
+func (of *resource) endPoint(b []byte, m *metric, p *point, row *export.Row) []byte {
 	b, body := open(b, dataPoints)
 	if m.kind == reader.Histogram {
-		b = append(append(b, p.attrs...), st.histAttrs...)
-		b = appendFixed(b, pointStart, uint64(st.series[p.series].Start))
-		b = appendFixed(b, pointTime, uint64(time))
+		b = append(append(b, p.attrs...), of.histAttrs...)
+		b = appendFixed(b, pointStart, uint64(row.Start(p.series)))
+		b = appendFixed(b, pointTime, uint64(row.Time))
 		b = appendVarint(b, histFlags, noRecordedValue)
 		return shut(b, body)
 	}
 	if m.data == metricSum {
-		b = appendFixed(b, pointStart, uint64(st.series[p.series].Start))
+		b = appendFixed(b, pointStart, uint64(row.Start(p.series)))
 	}
-	b = appendFixed(b, pointTime, uint64(time))
-	b = append(append(b, p.attrs...), st.numberAttrs...)
+	b = appendFixed(b, pointTime, uint64(row.Time))
+	b = append(append(b, p.attrs...), of.numberAttrs...)
 	b = appendVarint(b, numberFlags, noRecordedValue)
 	return shut(b, body)
 }
-
-// bitset is one bit a series.
-type bitset []uint64
-
-func (s bitset) has(i int) bool { return s[i/64]>>(i%64)&1 != 0 }
-func (s bitset) set(i int)      { s[i/64] |= 1 << (i % 64) }
-func (s bitset) clear(i int)    { s[i/64] &^= 1 << (i % 64) }

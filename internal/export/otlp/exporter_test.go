@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
 )
@@ -22,11 +23,20 @@ type world struct {
 	stepped time.Duration // by how much the wall clock was
 	store   *reader.Store
 	ids     uint32
-	e       *Exporter
+	e       *export.Exporter
+	enc     *Encoder
+	polled  func() []export.Segment
+	sent    func() // after each attempt; nil: nothing
 	ws      []*writer.Writer
 }
 
-func newWorld(t testing.TB, o Options) *world {
+// options are a destination's.
+type options struct {
+	Options
+	Interval time.Duration
+}
+
+func newWorld(t testing.TB, o options) *world {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "shmts-otlp-")
 	if err != nil {
@@ -38,9 +48,17 @@ func newWorld(t testing.TB, o Options) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
-	o.backoff = time.Millisecond
-	o.now = func() time.Time { return time.Unix(0, epoch+int64(w.now+w.stepped)) }
-	if w.e, err = New(o, w.segments); err != nil {
+	if w.enc, err = New(o.Options); err != nil {
+		t.Fatal(err)
+	}
+	w.polled = w.segments
+	w.e, err = export.New(export.Options{Name: "test", Step: o.Interval, Backoff: time.Millisecond, Sent: func(time.Duration) {
+		if w.sent != nil {
+			w.sent()
+		}
+	},
+		Now: func() time.Time { return time.Unix(0, epoch+int64(w.now+w.stepped)) }}, w.enc, func() []export.Segment { return w.polled() })
+	if err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -82,7 +100,7 @@ func (s segment) Rows(table, tier int, from uint64, yield func(*reader.Row) bool
 	s.Segment.Rows(table, tier, from)(yield)
 }
 
-func (w *world) segments() (out []Segment) {
+func (w *world) segments() (out []export.Segment) {
 	if _, err := w.store.Poll(); err != nil {
 		w.t.Error(err)
 	}
@@ -177,7 +195,7 @@ func TestValues(t *testing.T) {
 				if o.Endpoint = startHTTP(t, r); p.protocol == "grpc" {
 					o.Endpoint = startGRPC(t, r)
 				}
-				w := newWorld(t, o)
+				w := newWorld(t, options{Options: o})
 				recordAll(w.writer(writer.Options{Job: "ns/svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
 				w.run(10 * time.Second)
 				w.flush()
@@ -199,7 +217,7 @@ func TestValues(t *testing.T) {
 						t.Errorf("headers: got %v", h)
 					}
 				}
-				if s := w.e.Stats(); s.Points != 21 || s.Requests[OutcomeOK] != uint64(len(r.all)) || s.RowsLost != 0 {
+				if s := w.e.Stats(); s.Points != 21 || s.Requests[export.OutcomeOK] != uint64(len(r.all)) || s.Lost[export.LostOverrun] != 0 {
 					t.Errorf("stats: got %+v", s)
 				}
 			})
@@ -210,7 +228,7 @@ func TestValues(t *testing.T) {
 // Each row of the tier goes out once, however often there is an export.
 func TestEachRowOnce(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 	c := wr.Counter("c")
 	for range 5 {
@@ -239,7 +257,7 @@ func TestEachRowOnce(t *testing.T) {
 func TestEnd(t *testing.T) {
 	for _, batch := range []int{0, 1} {
 		r := &receiver{}
-		w := newWorld(t, Options{Endpoint: startHTTP(t, r), BatchPoints: batch})
+		w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r), BatchPoints: batch}})
 		wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 		wr.Counter("c").Add(1)
 		wr.Gauge("never")
@@ -286,7 +304,7 @@ func TestEnd(t *testing.T) {
 // A predecessor's rows go out before its successor's, and no end after those.
 func TestSuccessor(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
 	old := w.writer(writer.Options{Job: "j", Instance: "i"})
 	old.Counter("c").Add(1)
 	w.run(12 * time.Second)
@@ -310,7 +328,7 @@ func TestSuccessor(t *testing.T) {
 // A retired series: no recorded value with the first row that does not hold it.
 func TestRetire(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 	a, b := wr.Counter("a"), wr.Stat("b")
 	wr.Counter("keep").Add(5)
@@ -344,7 +362,7 @@ func TestRetire(t *testing.T) {
 // Where the only tier is much finer than the interval, rows are passed over, and their windows folded in.
 func TestThin(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, Options{Endpoint: startHTTP(t, r), Interval: 5 * time.Second})
+	w := newWorld(t, options{Options{Endpoint: startHTTP(t, r)}, 5 * time.Second})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 60}}, Stats: 2, Scalars: 4}}})
 	s, c := wr.Stat("s"), wr.Counter("c")
 	for i := range 11 {
@@ -364,31 +382,25 @@ func TestThin(t *testing.T) {
 		}
 	}
 	sameLines(t, got, `
-		j/c{} "" counter 0..1 int 1
-		j/s{} "" gauge -..1 double 10
-		j/s_min{} "" gauge -..1 double 10
-		j/s_max{} "" gauge -..1 double 10
-		j/s_sum{} "" updown 0..1 double 10
-		j/s_count{} "{record}" counter 0..1 int 1
-		j/c{} "" counter 0..6 int 6
-		j/s{} "" gauge -..6 double 5
-		j/s_min{} "" gauge -..6 double 5
-		j/s_max{} "" gauge -..6 double 9
-		j/s_sum{} "" updown 0..6 double 45
-		j/s_count{} "{record}" counter 0..6 int 6
-		j/c{} "" counter 0..11 int 11
-		j/s{} "" gauge -..11 double 0
-		j/s_min{} "" gauge -..11 double 0
-		j/s_max{} "" gauge -..11 double 4
-		j/s_sum{} "" updown 0..11 double 55
-		j/s_count{} "{record}" counter 0..11 int 11
+		j/c{} "" counter 0..5 int 5
+		j/s{} "" gauge -..5 double 6
+		j/s_min{} "" gauge -..5 double 6
+		j/s_max{} "" gauge -..5 double 10
+		j/s_sum{} "" updown 0..5 double 40
+		j/s_count{} "{record}" counter 0..5 int 5
+		j/c{} "" counter 0..10 int 10
+		j/s{} "" gauge -..10 double 1
+		j/s_min{} "" gauge -..10 double 1
+		j/s_max{} "" gauge -..10 double 5
+		j/s_sum{} "" updown 0..10 double 55
+		j/s_count{} "{record}" counter 0..10 int 10
 	`)
 }
 
 // What a ring overwrote before it could be sent is counted; the rest goes out.
 func TestRowsLost(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, Options{Endpoint: startHTTP(t, r), Interval: time.Second})
+	w := newWorld(t, options{Options{Endpoint: startHTTP(t, r)}, time.Second})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 8}}, Scalars: 4}}})
 	wr.Counter("c").Inc()
 	w.run(2 * time.Second)
@@ -396,44 +408,16 @@ func TestRowsLost(t *testing.T) {
 	w.run(20 * time.Second)
 	w.flush()
 	got := r.lines()
-	lost := w.e.Stats().RowsLost
+	lost := w.e.Stats().Lost[export.LostOverrun]
 	if lost < 12 || int(lost)+len(got) != 22 {
 		t.Errorf("22 rows, 8 in the ring: want 12 or more lost and all others sent, got %d lost, %d sent", lost, len(got))
-	}
-}
-
-func TestNearest(t *testing.T) {
-	tiers := func(steps ...time.Duration) (out []reader.Tier) {
-		for _, s := range steps {
-			out = append(out, reader.Tier{Step: s, Rows: 60})
-		}
-		return out
-	}
-	for _, c := range []struct {
-		tiers    []reader.Tier
-		interval time.Duration
-		tier     int
-		thin     time.Duration
-	}{
-		{tiers(time.Second, 10*time.Second), 10 * time.Second, 1, 0},
-		{tiers(time.Second, 10*time.Second), time.Second, 0, 0},
-		{tiers(time.Second, 10*time.Second), 5 * time.Second, 1, 0},
-		{tiers(time.Second, 10*time.Second), 2 * time.Second, 0, 1500 * time.Millisecond},
-		{tiers(time.Second, 10*time.Second, 5*time.Minute), time.Minute, 2, 0},
-		{tiers(time.Second), 10 * time.Second, 0, 9500 * time.Millisecond},
-		{tiers(time.Minute), 10 * time.Second, 0, 0},
-		{nil, 10 * time.Second, -1, 0},
-	} {
-		if tier, thin := nearest(c.tiers, c.interval); tier != c.tier || thin != c.thin {
-			t.Errorf("%v at %v: want tier %d thinned to %v, got %d, %v", c.tiers, c.interval, c.tier, c.thin, tier, thin)
-		}
 	}
 }
 
 // Segments of one program share one schema.
 func TestSchemaIsShared(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
 	for i := range 20 {
 		wr := w.writer(writer.Options{Job: "j", Instance: strconv.Itoa(i)})
 		wr.Counter("a", writer.Label("k", "v")).Inc()
@@ -442,7 +426,7 @@ func TestSchemaIsShared(t *testing.T) {
 	w.writer(writer.Options{Job: "other", Instance: "x"}).Counter("a").Inc()
 	w.run(10 * time.Second)
 	w.flush()
-	if n := len(w.e.schemas); n != 2 {
+	if n := len(w.enc.schemas); n != 2 {
 		t.Errorf("want 2 schemas for two programs, got %d", n)
 	}
 	if n := len(r.lines()); n != 20*6+1 {
@@ -453,7 +437,7 @@ func TestSchemaIsShared(t *testing.T) {
 // A series' own label that the source has too is exported_, as in PromQL: an attribute never comes twice.
 func TestLabelConflict(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
 	w.writer(writer.Options{Job: "j", Instance: "i", Labels: map[string]string{"zone": "a"}}).Counter("c", writer.Label("zone", "own")).Add(2)
 	w.run(10 * time.Second)
 	w.flush()
@@ -465,10 +449,10 @@ func BenchmarkFlush(b *testing.B) {
 	for _, p := range protocols {
 		b.Run(p.protocol+"-"+p.compression, func(b *testing.B) {
 			c := &sink{}
-			w := newWorld(b, Options{Endpoint: "http://127.0.0.1:1", Compression: p.compression})
-			real := w.e.client.(*httpClient)
+			w := newWorld(b, options{Options: Options{Endpoint: "http://127.0.0.1:1", Compression: p.compression}})
+			real := w.enc.client.(*httpClient)
 			c.zip = real.zip
-			w.e.client = c
+			w.enc.client = c
 			for i := range 1000 {
 				wr := w.writer(writer.Options{Job: "j" + strconv.Itoa(i/10), Instance: strconv.Itoa(i)})
 				for k := range 90 {
@@ -479,7 +463,7 @@ func BenchmarkFlush(b *testing.B) {
 				}
 			}
 			segments := w.segments()
-			w.e.segments = func() []Segment { return segments }
+			w.polled = func() []export.Segment { return segments }
 			w.flush()
 			b.ReportAllocs()
 			for b.Loop() {
@@ -508,4 +492,4 @@ func (s *sink) export(_ context.Context, body []byte) result {
 	return result{bytes: len(body)}
 }
 
-func (s *sink) points(e *Exporter) uint64 { return e.Stats().Points }
+func (s *sink) points(e *export.Exporter) uint64 { return e.Stats().Points }

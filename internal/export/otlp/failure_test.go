@@ -30,12 +30,13 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/writer"
 )
 
 // one is a world with one point to send.
 func one(t *testing.T, o Options) *world {
-	w := newWorld(t, o)
+	w := newWorld(t, options{Options: o})
 	w.writer(writer.Options{Job: "j", Instance: "i"}).Counter("c").Add(7)
 	w.run(10 * time.Second)
 	return w
@@ -66,7 +67,7 @@ func TestHTTPFailures(t *testing.T) {
 		first func(http.ResponseWriter, *http.Request)
 		want  string
 		wait  time.Duration
-		stats func(Stats) bool
+		stats func(export.Stats) bool
 	}{
 		{name: "429", first: code(429), want: retried},
 		{name: "429, Retry-After", first: code(429, "Retry-After", "1"), want: retried, wait: time.Second},
@@ -81,13 +82,13 @@ func TestHTTPFailures(t *testing.T) {
 		{name: "501", first: code(501), want: refused},
 		{name: "301", first: code(301, "Location", "/elsewhere"), want: refused},
 		{name: "202", first: code(202), want: taken},
-		{name: "partial success", first: answer(1, "too old"), want: taken, stats: func(s Stats) bool {
-			return s.Requests[OutcomePartial] == 1 && s.Rejected == 1 && s.Points == 0
+		{name: "partial success", first: answer(1, "too old"), want: taken, stats: func(s export.Stats) bool {
+			return s.Requests[export.OutcomePartial] == 1 && s.Refused["partial_success"] == 1 && s.Points == 0
 		}},
-		{name: "a warning", first: answer(0, "you are late"), want: taken, stats: func(s Stats) bool {
-			return s.Requests[OutcomePartial] == 1 && s.Rejected == 0 && s.Points == 1
+		{name: "a warning", first: answer(0, "you are late"), want: taken, stats: func(s export.Stats) bool {
+			return s.Requests[export.OutcomePartial] == 1 && s.Refused["partial_success"] == 0 && s.Points == 1
 		}},
-		{name: "more rejected than sent", first: answer(1000, ""), want: taken, stats: func(s Stats) bool { return s.Rejected == 1 && s.Points == 0 }},
+		{name: "more rejected than sent", first: answer(1000, ""), want: taken, stats: func(s export.Stats) bool { return s.Refused["partial_success"] == 1 && s.Points == 0 }},
 		{name: "garbage with 200", first: func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("\xff\xff\xff<html>")) }, want: taken},
 		{name: "an endless answer", first: func(w http.ResponseWriter, q *http.Request) {
 			for q.Context().Err() == nil {
@@ -127,21 +128,21 @@ func TestHTTPFailures(t *testing.T) {
 	}
 }
 
-func checkOutcome(t *testing.T, w *world, r *receiver, want string, stats func(Stats) bool) {
+func checkOutcome(t *testing.T, w *world, r *receiver, want string, stats func(export.Stats) bool) {
 	t.Helper()
 	w.flush() // nothing goes out twice
 	s := w.e.Stats()
 	switch want {
 	case "retried":
-		if got := r.lines(); !slices.Equal(got, []string{onePoint}) || r.requests() != 2 || s.Requests[OutcomeRetry] != 1 || s.Points != 1 || s.LastError != "" {
+		if got := r.lines(); !slices.Equal(got, []string{onePoint}) || r.requests() != 2 || s.Requests[export.OutcomeRetry] != 1 || s.Points != 1 || s.LastError != "" {
 			t.Errorf("want it sent again, once: got %q in %d requests, %+v", got, r.requests(), s)
 		}
 	case "refused":
-		if r.requests() != 1 || s.Requests[OutcomeRefused] != 1 || s.Dropped != 1 || s.Points != 0 || !strings.HasPrefix(s.LastError, "shmts: otlp: ") {
+		if r.requests() != 1 || s.Requests[export.OutcomeRefused] != 1 || refusedPoints(s) != 1 || s.Points != 0 || !strings.HasPrefix(s.LastError, "shmts: otlp: ") {
 			t.Errorf("want it dropped: got %d requests, %+v", r.requests(), s)
 		}
 	case "taken":
-		if r.requests() != 1 || s.Requests[OutcomeRetry]+s.Requests[OutcomeRefused] != 0 {
+		if r.requests() != 1 || s.Requests[export.OutcomeRetry]+s.Requests[export.OutcomeRefused] != 0 {
 			t.Errorf("want it never sent again: got %d requests, %+v", r.requests(), s)
 		}
 	}
@@ -211,7 +212,9 @@ func TestGRPCFailures(t *testing.T) {
 		}}
 		w := one(t, Options{Endpoint: startGRPC(t, r), Protocol: "grpc", Compression: "gzip"})
 		w.flush()
-		checkOutcome(t, w, r, "taken", func(s Stats) bool { return s.Requests[OutcomePartial] == 1 && s.Rejected == 1 })
+		checkOutcome(t, w, r, "taken", func(s export.Stats) bool {
+			return s.Requests[export.OutcomePartial] == 1 && s.Refused["partial_success"] == 1
+		})
 	})
 	t.Run("hang", func(t *testing.T) {
 		r := &receiver{grpc: func(n int, ctx context.Context) (*collector.ExportMetricsServiceResponse, error) {
@@ -256,7 +259,7 @@ func TestOutage(t *testing.T) {
 		}
 		return down
 	}}
-	w := newWorld(t, Options{Endpoint: startHTTP(t, r), BatchPoints: 2})
+	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r), BatchPoints: 2}})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 	var want []string
 	for i := range 12 {
@@ -269,8 +272,8 @@ func TestOutage(t *testing.T) {
 			t.Errorf("the receiver is down: want the context's error, got %v", err)
 		}
 		cancel()
-		if len(w.e.req.buf) > 1000 {
-			t.Fatalf("want one request of 2 points in memory, got %d bytes", len(w.e.req.buf))
+		if len(w.enc.req.buf) > 1000 {
+			t.Fatalf("want one request of 2 points in memory, got %d bytes", len(w.enc.req.buf))
 		}
 	}
 	mu.Lock()
@@ -290,7 +293,7 @@ func TestFinishedAfterTheAnswer(t *testing.T) {
 		}
 		return n < 5
 	}}
-	w := newWorld(t, Options{Endpoint: startHTTP(t, r)})
+	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 	wr.Counter("c").Inc()
 	w.now += 3 * time.Second
@@ -320,12 +323,6 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		if got := retryAfter(in, now); got != want {
 			t.Errorf("%q: want %v, got %v", in, want, got)
-		}
-	}
-	for attempt := range 40 {
-		d := backoff(time.Second, attempt, 0)
-		if most := min(time.Second<<min(attempt, 16), maxBackoff); d < most/2 || d > most {
-			t.Errorf("attempt %d: want %v to %v, got %v", attempt, most/2, most, d)
 		}
 	}
 }
@@ -407,7 +404,7 @@ func TestTLS(t *testing.T) {
 			w = one(t, o)
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
-			w.e.o.Sent = func(time.Duration) {
+			w.sent = func() {
 				if strings.Contains(w.e.Stats().LastError, "certificate") {
 					cancel()
 				}
@@ -442,8 +439,16 @@ func TestOptionErrors(t *testing.T) {
 		{Endpoint: "localhost:4318"}, {Endpoint: "ftp://x"}, {Endpoint: "http://x", Protocol: "http/json"}, {Endpoint: "http://x", Compression: "zstd"},
 		{Endpoint: "https://x", Certificate: "/nonexistent"}, {Endpoint: "https://x", ClientCert: "/nonexistent", ClientKey: "/nonexistent"},
 	} {
-		if _, err := New(o, nil); err == nil || !strings.HasPrefix(err.Error(), "shmts: otlp ") {
+		if _, err := New(o); err == nil || !strings.HasPrefix(err.Error(), "shmts: otlp ") {
 			t.Errorf("%+v: want an error of shmts: otlp, got %v", o, err)
 		}
 	}
+}
+
+// refusedPoints are those that were refused for whatever reason.
+func refusedPoints(s export.Stats) (n uint64) {
+	for _, k := range s.Refused {
+		n += k
+	}
+	return n
 }
