@@ -466,7 +466,7 @@ func TestMainProper(t *testing.T) {
 		{[]string{"--dead-ttl", "1s"}, 2, "", "shmts: dead-ttl: want"},
 		{[]string{"--bogus"}, 2, "", "shmts: flag provided but not defined: -bogus"},
 		{[]string{"--store", dir, "--listen", "256.0.0.1:1"}, 1, "", "shmts: listen:"},
-		{[]string{"--store", dir, "--listen", "127.0.0.1:0", "--otlp.endpoint", "https://localhost:1", "--otlp.certificate", "/nonexistent"}, 1, "", "shmts: otlp certificate:"},
+		{[]string{"--store", dir, "--listen", "127.0.0.1:0", "--otlp.endpoint", "https://localhost:1", "--otlp.certificate", "/nonexistent"}, 1, "", "shmts: otlp ca_file:"},
 	} {
 		var out, errs bytes.Buffer
 		status := run(c.args, func(string) string { return "" }, &out, &errs)

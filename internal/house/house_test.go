@@ -158,6 +158,8 @@ var arrows = []arrow{
 		"the archiver declares what a segment is to it, and says what happened through Stats: put the organs together in cmd/shmtsd"},
 	{"internal/query/...", false, below("internal/server", "internal/export/..."),
 		"a query knows neither who asked nor who else is told: the arrow goes the other way"},
+	{"internal/export/httpclient", false, notStandardBut(),
+		"who is spoken to, and as whom, is the same for every protocol: the standard library alone. Messages belong into the protocol's own package"},
 	{"internal/export/...", false, below("internal/server", "internal/query/..."),
 		"export reads rows, not PromQL: the two stand side by side over internal/source"},
 	{"cmd/shmtsd", false, path("html/template", "text/template", "plugin"),

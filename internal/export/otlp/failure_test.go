@@ -31,6 +31,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shmts/shmts/internal/export"
+	"github.com/shmts/shmts/internal/export/httpclient"
 	"github.com/shmts/shmts/writer"
 )
 
@@ -315,18 +316,6 @@ func TestFinishedAfterTheAnswer(t *testing.T) {
 	`)
 }
 
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
-	for in, want := range map[string]time.Duration{
-		"": 0, "7": 7 * time.Second, "-7": 0, "x": 0, "99999999": maxRetryAfter,
-		"Wed, 02 Jan 2030 03:04:35 GMT": 30 * time.Second, "Wed, 02 Jan 2030 03:04:00 GMT": 0, "Wed, 02 Jan 2031 03:04:00 GMT": maxRetryAfter,
-	} {
-		if got := retryAfter(in, now); got != want {
-			t.Errorf("%q: want %v, got %v", in, want, got)
-		}
-	}
-}
-
 // The status of an answer: broken details are no reason to fail.
 func TestGRPCStatusDetails(t *testing.T) {
 	good := retryInfo(codes.Unavailable, 1500*time.Millisecond)
@@ -340,7 +329,7 @@ func TestGRPCStatusDetails(t *testing.T) {
 		"not base64": {"!!", 0},
 		"none":       {"", 0},
 	} {
-		resp := &http.Response{Trailer: http.Header{"Grpc-Status": {"14"}, "Grpc-Message": {"a%20b"}, "Grpc-Status-Details-Bin": {c.details}}}
+		resp := &httpclient.Answer{Trailer: http.Header{"Grpc-Status": {"14"}, "Grpc-Message": {"a%20b"}, "Grpc-Status-Details-Bin": {c.details}}}
 		code, message, seconds, nanos, _ := grpcStatus(resp)
 		if got := time.Duration(seconds)*time.Second + time.Duration(nanos); code != 14 || message != "a b" || got != c.after {
 			t.Errorf("%s: want 14, \"a b\", %v, got %d, %q, %v", name, c.after, code, message, got)
