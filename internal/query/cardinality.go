@@ -34,6 +34,9 @@ type NamedCount struct {
 // MaxPairs bounds what Cardinality counts: a store may hold millions of different label values.
 const MaxPairs = 1 << 19
 
+// pairBytes is what one takes while they are counted.
+const pairBytes = 2 * stringBytes
+
 // Cardinality counts the series of what runs. Lists have at most limit entries. It fails where there are more than MaxPairs
 // different names with a value.
 func (s *Storage) Cardinality(ctx context.Context, limit int) (*Cardinality, error) {
@@ -44,6 +47,8 @@ func (s *Storage) Cardinality(ctx context.Context, limit int) (*Cardinality, err
 	if err != nil {
 		return nil, err
 	}
+	run := s.With(Hints{})
+	defer run.Close()
 	views := s.schemas.views(segments)
 	c := counter{pairs: map[labels.Label]uint64{}, out: Cardinality{Newest: now}}
 	bySource := map[string][]*view{} // lives of one source have most of their series in common
@@ -68,7 +73,14 @@ func (s *Storage) Cardinality(ctx context.Context, limit int) (*Cardinality, err
 		if i%64 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		if i%64 == 63 {
+			run.yield(ctx)
+		}
+		before := len(c.pairs)
 		c.source(bySource[k])
+		if err := run.memory.take(int64(len(c.pairs)-before) * pairBytes); err != nil {
+			return nil, err
+		}
 		if len(c.pairs) > MaxPairs {
 			return nil, fmt.Errorf("shmts: query: more than %d different label values: too many to count", MaxPairs)
 		}

@@ -1,11 +1,13 @@
 package query
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -16,10 +18,15 @@ import (
 // Options of New. The zero value of each is a default that is fit for a daemon.
 type Options struct {
 	Sources     Sources
+	Scope       *Scope        // what of it may be seen; nil: everything
 	Timeout     time.Duration // of a query; 0: 2 min
 	MaxSamples  int           // in memory at once, a query; 0: 5,000,000, which is 80 MB
+	MaxMemory   int64         // bytes that a query may hold; 0: no limit. See Memory
+	Memory      *Memory       // of all queries; may be nil
+	Share       *Share        // of a gate; nil: of one of its own, of Concurrency and Queue
 	Concurrency int           // queries that run at the same time, beside half as many light ones; 0: 4
 	Queue       int           // queries that wait for that; 0: 64
+	Pace        *Pace         // of queries that are not light; nil: of its own
 	Logger      *slog.Logger
 	Now         func() time.Time
 }
@@ -29,7 +36,8 @@ type Engine struct {
 	*Storage
 	engine *promql.Engine
 	parser parser.Parser
-	gate   *gate
+	share  *Share
+	stats  engineStats
 }
 
 // New makes an Engine.
@@ -40,22 +48,23 @@ func New(o Options) *Engine {
 	if o.MaxSamples == 0 {
 		o.MaxSamples = 5_000_000
 	}
-	if o.Concurrency == 0 {
-		o.Concurrency = 4
+	if o.Share == nil {
+		o.Share = NewGate(cmp.Or(o.Concurrency, 4)).Share(ShareOptions{Queue: o.Queue})
 	}
-	if o.Queue == 0 {
-		o.Queue = 64
+	if o.Pace == nil {
+		o.Pace = NewPace()
 	}
 	e := &Engine{
 		Storage: NewStorage(o.Sources, o.MaxSamples, o.Now),
 		parser:  parser.NewParser(parser.Options{}),
-		gate:    newGate(o.Concurrency, o.Queue),
+		share:   o.Share,
 	}
+	e.schemas.scope = o.Scope
+	e.maxMemory, e.memory, e.pace = o.MaxMemory, o.Memory, o.Pace
 	e.engine = promql.NewEngine(promql.EngineOpts{
 		Logger:                   o.Logger,
 		MaxSamples:               o.MaxSamples,
 		Timeout:                  o.Timeout,
-		ActiveQueryTracker:       e.gate,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return subqueryStep.Milliseconds() },
 		EnableAtModifier:         true,
 		EnableNegativeOffset:     true,
@@ -114,81 +123,139 @@ type QueryOptions struct {
 	MaxSourceResolution time.Duration // see Hints
 }
 
-// Instant prepares a query at one time. The caller Closes it when the result is no longer used.
+// Instant prepares a query at one time, once there is a place for it. The caller Closes it when the result is no longer used.
 // An error is the query's own (it can't be parsed), or of waiting for a place: ErrBusy, or the context's.
 func (e *Engine) Instant(ctx context.Context, q string, t time.Time, o QueryOptions) (promql.Query, error) {
-	run, q, opts, light, err := e.begin(ctx, q, t, t, 0, o)
-	if err != nil {
-		return nil, err
-	}
-	pq, err := e.engine.NewInstantQuery(lane(ctx, light), run, opts, q, t)
-	return wrap(pq, run, light, err)
+	return e.begin(ctx, q, t, t, 0, o)
 }
 
 // Range prepares a query at each step from start to end.
 func (e *Engine) Range(ctx context.Context, q string, start, end time.Time, step time.Duration, o QueryOptions) (promql.Query, error) {
-	run, q, opts, light, err := e.begin(ctx, q, start, end, step, o)
-	if err != nil {
-		return nil, err
-	}
-	pq, err := e.engine.NewRangeQuery(lane(ctx, light), run, opts, q, start, end, step)
-	return wrap(pq, run, light, err)
+	return e.begin(ctx, q, start, end, step, o)
 }
 
-// begin parses a query, and rewrites it where it must be.
-func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, every time.Duration, o QueryOptions) (*Run, string, promql.QueryOpts, bool, error) {
+// begin parses a query, waits for a place, and rewrites it where it must be. Of an instant query, every is 0.
+func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, every time.Duration, o QueryOptions) (promql.Query, error) {
 	expr, err := e.Parse(q)
 	if err == nil {
 		err = checkSubqueries(expr, end.Sub(start))
 	}
 	if err != nil {
-		return nil, "", nil, false, err
+		return nil, err
+	}
+	lane := laneOf(expr, start, end, every)
+	leave, err := e.share.enter(ctx, lane)
+	if err != nil {
+		return nil, err
 	}
 	lookback := o.Lookback
 	if lookback <= 0 {
 		lookback = e.Lookback()
 	}
-	run := e.With(Hints{MaxSourceResolution: o.MaxSourceResolution})
-	q, step := run.rewrite(ctx, expr, q, start, end)
+	r := &running{run: e.With(Hints{MaxSourceResolution: o.MaxSourceResolution}), leave: leave, stats: &e.stats}
+	if r.run.light = lane == light; r.run.light {
+		e.pace.enter()
+	}
+	q, step := r.run.rewrite(ctx, expr, q, start, end)
 	if step > 0 && o.Lookback <= 0 {
 		// Smoothing reaches as far as the lookback for a row. Beyond this there is a gap, and it stays one.
 		lookback = min(lookback, time.Duration(gapSteps*float64(step)))
 	}
-	run.hints.Lookback = lookback
-	return run, q, promql.NewPrometheusQueryOpts(o.PerStepStats, lookback, nil), light(expr, start, end, every), nil
+	r.run.hints.Lookback = lookback
+	opts := promql.NewPrometheusQueryOpts(o.PerStepStats, lookback, nil)
+	if every == 0 {
+		r.Query, err = e.engine.NewInstantQuery(ctx, r.run, opts, q, start)
+	} else {
+		r.Query, err = e.engine.NewRangeQuery(ctx, r.run, opts, q, start, end, every)
+	}
+	if err != nil {
+		r.end()
+		return nil, err
+	}
+	return r, nil
 }
 
-// running is a query that says which tiers answered.
+// running is a query that has a place, and says which tiers answered.
 type running struct {
 	promql.Query
 	run   *Run
-	light bool
+	leave func()
+	once  sync.Once
+	stats *engineStats
 }
 
-func wrap(q promql.Query, run *Run, light bool, err error) (promql.Query, error) {
-	if err != nil {
-		return nil, err
-	}
-	return &running{q, run, light}, nil
-}
-
+// Exec implements promql.Query. It can be called once.
 func (r *running) Exec(ctx context.Context) *promql.Result {
-	res := r.Query.Exec(lane(ctx, r.light))
+	defer r.vacate()
+	res := r.Query.Exec(ctx)
 	if infos := r.run.Infos(); infos != nil {
 		res.Warnings.Merge(infos)
+	}
+	if res.Err != nil {
+		res.Value = nil
+	}
+	r.forget()
+	if res.Err == nil {
+		res.Err = r.run.memory.settle(resultBytes(res.Value))
 	}
 	return res
 }
 
-// lightKey marks the context of a query that is light.
-type lightKey struct{}
-
-// lane tells the gate: the engine asks it when a query is prepared, and again when it runs.
-func lane(ctx context.Context, light bool) context.Context {
-	if light {
-		return context.WithValue(ctx, lightKey{}, true)
+// forget lets go what was read: a client may take its time for the result, and the engine would keep the series that it was made of.
+func (r *running) forget() {
+	r.run.mu.Lock()
+	r.run.found = nil
+	r.run.mu.Unlock()
+	stmt, ok := r.Statement().(*parser.EvalStmt)
+	if !ok {
+		return
 	}
-	return ctx
+	parser.Inspect(stmt.Expr, func(n parser.Node, _ []parser.Node) error {
+		if v, ok := n.(*parser.VectorSelector); ok {
+			v.Series, v.UnexpandedSeriesSet = nil, nil
+		}
+		return nil
+	})
+}
+
+// vacate gives the place back.
+func (r *running) vacate() {
+	r.once.Do(func() {
+		if r.run.light {
+			r.run.pace.leave()
+		}
+		r.leave()
+		r.stats.samples.Add(uint64(r.run.samples.Load()))
+	})
+}
+
+func (r *running) end() {
+	r.vacate()
+	r.run.Close()
+}
+
+// Close implements promql.Query.
+func (r *running) Close() {
+	r.Query.Close()
+	r.end()
+}
+
+// Stats are of an engine's queries since it was made.
+type Stats struct {
+	ShareStats
+	Samples uint64 // numbers read
+	Memory  int64  // bytes that all that share its Memory hold
+}
+
+type engineStats struct{ samples atomic.Uint64 }
+
+// Stats of what was asked.
+func (e *Engine) Stats() Stats {
+	s := Stats{ShareStats: e.share.Stats(), Samples: e.stats.samples.Load()}
+	if e.memory != nil {
+		s.Memory = e.memory.Used()
+	}
+	return s
 }
 
 // What a light query may be: a look at what is now, or a panel of some minutes.
@@ -197,75 +264,24 @@ const (
 	lightRange  = 10 * time.Minute
 )
 
-// light tells whether a query can't take long whatever it selects, but for the number of series.
-func light(expr parser.Expr, start, end time.Time, step time.Duration) bool {
+// laneOf is light if a query can't take long whatever it selects, but for the number of series.
+func laneOf(expr parser.Expr, start, end time.Time, step time.Duration) int {
 	points := int64(1)
 	if step > 0 {
 		points += int64(end.Sub(start) / step)
 	}
-	heavy := points > lightPoints
+	long := points > lightPoints
 	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
 		switch n := n.(type) {
 		case *parser.SubqueryExpr:
-			heavy = true
+			long = true
 		case *parser.MatrixSelector:
-			heavy = heavy || n.Range > lightRange || points*int64(n.Range/time.Second) > lightPoints*60
+			long = long || n.Range > lightRange || points*int64(n.Range/time.Second) > lightPoints*60
 		}
 		return nil
 	})
-	return !heavy
-}
-
-// ErrBusy says that as many queries wait as may.
-var ErrBusy = errors.New("shmts: too many queries are waiting to run")
-
-// gate is a promql.QueryTracker that lets so many run, so many wait, and no more. Light queries have places of their own beside: a
-// dashboard does not wait for somebody's scan.
-type gate struct{ run, wait, light, lightWait chan struct{} }
-
-func newGate(run, wait int) *gate {
-	beside := max(1, run/2)
-	return &gate{make(chan struct{}, run), make(chan struct{}, run+wait), make(chan struct{}, beside), make(chan struct{}, beside+wait)}
-}
-
-func (g *gate) GetMaxConcurrent() int { return cap(g.run) + cap(g.light) }
-
-// What Insert answers: which place was given.
-const (
-	noPlace = iota
-	heavyPlace
-	lightPlace
-)
-
-func (g *gate) Insert(ctx context.Context, _ string) (int, error) {
-	run, wait, place := g.run, g.wait, heavyPlace
-	if ctx.Value(lightKey{}) != nil {
-		run, wait, place = g.light, g.lightWait, lightPlace
+	if long {
+		return heavy
 	}
-	select {
-	case wait <- struct{}{}:
-	default:
-		return noPlace, ErrBusy
-	}
-	select {
-	case run <- struct{}{}:
-		return place, nil
-	case <-ctx.Done():
-		<-wait
-		return noPlace, ctx.Err()
-	}
+	return light
 }
-
-// Delete gives the place back. The engine calls it after a failed Insert as well, with that's index.
-func (g *gate) Delete(index int) {
-	switch index {
-	case heavyPlace:
-		<-g.run
-		<-g.wait
-	case lightPlace:
-		<-g.light
-		<-g.lightWait
-	}
-}
-
-func (g *gate) Close() error { return nil }

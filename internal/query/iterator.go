@@ -14,6 +14,8 @@ import (
 // series is a storage.Series. It may be iterated several times.
 type series struct {
 	labels labels.Labels
+	q      *querier
+	plan   *plan
 	parts  []part
 	one    [1]part // memory for the usual case
 	joined samples
@@ -26,8 +28,14 @@ func (s *series) Labels() labels.Labels { return s.labels }
 // Iterator reads the rows, the first time.
 func (s *series) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
 	if !s.read {
+		s.q.yield(s.parts[0].g.all.ctx)
 		s.joined, s.err = join(s.parts)
 		s.read = true
+		if s.err == nil {
+			if s.err = s.q.Run.memory.take(s.made()); s.err != nil {
+				s.joined = samples{} // or nobody would ask for the error
+			}
+		}
 	}
 	it, ok := reuse.(*iterator)
 	if !ok {
@@ -35,6 +43,26 @@ func (s *series) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
 	}
 	*it = iterator{samples: &s.joined, i: -1, err: s.err}
 	return it
+}
+
+// made is what the engine makes of a series, in bytes: a point at each instant at which it has a value, which is a row or a window of rows.
+func (s *series) made() int64 {
+	n := s.joined.len()
+	if n == 0 {
+		return 0
+	}
+	points := int64(1)
+	if h := s.plan.step; h > 0 {
+		points = max(1, min(s.plan.end-s.plan.first-s.plan.rng, s.joined.times[n-1]-s.joined.times[0]+s.plan.rng)/h+1)
+	}
+	joined := int64(0)
+	if len(s.parts) > 1 {
+		joined = s.joined.bytes()
+	}
+	if s.joined.hists == nil {
+		return joined + pointBytes*points
+	}
+	return joined + points*(pointBytes+histogramHead+8*int64(len(s.joined.hists[0].column.used)+len(s.joined.hists[0].column.spans)))
 }
 
 // iterator goes over samples. Start timestamps are not given: a 0 sample says the same, see plan.

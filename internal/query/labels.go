@@ -20,18 +20,26 @@ import (
 // LabelNames implements storage.LabelQuerier.
 func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
 	found := map[string]struct{}{}
-	err := q.walk(ctx, matchers, func(v *view, m *metric, own []labels.Label) {
-		found[model.MetricNameLabel] = struct{}{}
+	err := q.walk(ctx, matchers, func(v *view, m *metric, own []labels.Label) error {
+		before, bytes := len(found), 0
+		put := func(name string) {
+			found[name] = struct{}{}
+			if n := len(found); n > before {
+				before, bytes = n, bytes+stringBytes+len(name)
+			}
+		}
+		put(model.MetricNameLabel)
 		if m == nil {
 			own = v.target
 		} else {
 			for _, l := range v.source {
-				found[l.Name] = struct{}{}
+				put(l.Name)
 			}
 		}
 		for _, l := range own {
-			found[l.Name] = struct{}{}
+			put(l.Name)
 		}
+		return q.Run.memory.take(int64(bytes))
 	})
 	return sorted(found, hints), q.warnings(), err
 }
@@ -39,7 +47,7 @@ func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, mat
 // LabelValues implements storage.LabelQuerier.
 func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
 	found := map[string]struct{}{}
-	err := q.walk(ctx, matchers, func(v *view, m *metric, own []labels.Label) {
+	err := q.walk(ctx, matchers, func(v *view, m *metric, own []labels.Label) error {
 		value := ""
 		switch {
 		case name == model.MetricNameLabel && m == nil:
@@ -53,15 +61,20 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.L
 				value = get(own, name)
 			}
 		}
-		if value != "" {
-			found[value] = struct{}{}
+		if value == "" {
+			return nil
 		}
+		before := len(found)
+		if found[value] = struct{}{}; len(found) == before {
+			return nil
+		}
+		return q.Run.memory.take(int64(stringBytes + len(value)))
 	})
 	return sorted(found, hints), q.warnings(), err
 }
 
 // walk calls f with every metric that the matchers select, once for all segments of a schema and a source.
-func (q *querier) walk(ctx context.Context, matchers []*labels.Matcher, f func(v *view, m *metric, own []labels.Label)) error {
+func (q *querier) walk(ctx context.Context, matchers []*labels.Matcher, f func(v *view, m *metric, own []labels.Label) error) error {
 	sel, err := newSelector(matchers)
 	if err != nil {
 		return err
@@ -74,11 +87,17 @@ func (q *querier) walk(ctx context.Context, matchers []*labels.Matcher, f func(v
 		if i%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if i%64 == 63 {
+			q.yield(ctx)
+		}
 		v := &views[i]
 		sel.each(v, func(m *metric, own []labels.Label) bool {
-			f(v, m, own)
-			return true
+			err = f(v, m, own)
+			return err == nil
 		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

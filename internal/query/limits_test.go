@@ -76,7 +76,7 @@ func TestLightQueriesDoNotWait(t *testing.T) {
 	now := time.Now()
 	for q, want := range map[string]bool{"x": true, "sum(rate(x[5m]))": true, "rate(x[1h])": false, "max_over_time(x[5m:1s])": false} {
 		e := New(Options{Sources: Snapshot(func() []Segment { return nil }), Concurrency: 1, Queue: 1})
-		busy, done := e.gate.Insert(context.Background(), "")
+		leave, done := e.share.enter(context.Background(), heavy)
 		if done != nil {
 			t.Fatal(done)
 		}
@@ -93,6 +93,6 @@ func TestLightQueriesDoNotWait(t *testing.T) {
 			t.Errorf("%s: want it to run beside a heavy one: %v, got %v", q, want, err)
 		}
 		cancel()
-		e.gate.Delete(busy)
+		leave()
 	}
 }

@@ -25,6 +25,9 @@ type Storage struct {
 	schemas    *schemas
 	maxSamples int64
 	now        func() time.Time
+	maxMemory  int64   // of a query; 0: no limit
+	memory     *Memory // of all; may be nil
+	pace       *Pace   // of those that are not light; may be nil
 }
 
 // NewStorage is a Storage over sources. A query that reads more than maxSamples numbers fails; 0: no limit.
@@ -36,9 +39,27 @@ func NewStorage(sources Sources, maxSamples int, now func() time.Time) *Storage 
 	return &Storage{sources: sources, schemas: newSchemas(), maxSamples: int64(maxSamples), now: now}
 }
 
-// Querier implements storage.Queryable, without the knowledge of a query's lookback: see With.
+// Querier implements storage.Queryable, without the knowledge of a query's lookback: see With. What it found counts as memory until
+// it is closed.
 func (s *Storage) Querier(mint, maxt int64) (storage.Querier, error) {
-	return s.With(Hints{}).Querier(mint, maxt)
+	r := s.With(Hints{})
+	return &wholeRun{&querier{Run: r, mint: mint, maxt: maxt}}, nil
+}
+
+// wholeRun is a querier that is all there is of its Run.
+type wholeRun struct{ *querier }
+
+func (q *wholeRun) Close() error {
+	q.Run.Close()
+	return nil
+}
+
+// Held adds to what a Querier of a Storage counts as memory, until it is closed: what its caller makes of what it found.
+func Held(q storage.Querier, bytes int64) error {
+	if w, ok := q.(*wholeRun); ok {
+		return w.memory.take(bytes)
+	}
+	return nil
 }
 
 // Hints say of a query what the engine does not pass on.
@@ -57,6 +78,8 @@ type Run struct {
 	hints   Hints
 	now     int64 // unix ms, one for the whole query
 	samples atomic.Int64
+	memory  *Memory // its own; nil where nothing counts it
+	light   bool
 
 	mu    sync.Mutex
 	tiers map[time.Duration]bool // steps that gave rows
@@ -80,7 +103,21 @@ type found struct {
 
 // With begins a Run.
 func (s *Storage) With(h Hints) *Run {
-	return &Run{Storage: s, hints: h, now: s.now().UnixMilli(), tiers: map[time.Duration]bool{}, all: true}
+	r := &Run{Storage: s, hints: h, now: s.now().UnixMilli(), tiers: map[time.Duration]bool{}, all: true}
+	if s.maxMemory > 0 || s.memory != nil {
+		r.memory = NewMemory(s.maxMemory, "a query", s.memory)
+	}
+	return r
+}
+
+// Close says that nothing that was found is used any more.
+func (r *Run) Close() { _ = r.memory.settle(0) }
+
+// yield lets others run, where they must not wait for this one.
+func (r *Run) yield(ctx context.Context) {
+	if !r.light {
+		r.pace.yield(ctx)
+	}
 }
 
 // Querier implements storage.Queryable.
@@ -211,9 +248,9 @@ func (q *querier) known(v *view) int64 {
 const maxMatchers = 64
 
 // prune asks the source's labels: mask are the matchers that are left for the series.
-func (v *view) prune(matchers []*labels.Matcher) (mask uint64, ok bool) {
+func prune(source []labels.Label, matchers []*labels.Matcher) (mask uint64, ok bool) {
 	for i, m := range matchers {
-		if value := get(v.source, m.Name); value != "" && m.Name != model.MetricNameLabel {
+		if value := get(source, m.Name); value != "" && m.Name != model.MetricNameLabel {
 			if !m.Matches(value) {
 				return 0, false
 			}
@@ -252,7 +289,7 @@ func newSelector(matchers []*labels.Matcher) (*selector, error) {
 
 // each calls f with the metrics of a view, and with nil for target_info, until it says false.
 func (s *selector) each(v *view, f func(m *metric, own []labels.Label) bool) bool {
-	mask, ok := v.prune(s.matchers)
+	mask, ok := prune(v.source, s.matchers)
 	if !ok {
 		return true
 	}
@@ -409,6 +446,10 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 		series []series
 	}
 	var groups []*group // of one segment
+	var (
+		bytes int64 // of series, not counted yet
+		full  error
+	)
 	for i := range views {
 		if i%64 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -440,9 +481,16 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 					return false
 				}
 				s = next(&slab.series, len(out))
-				s.labels, s.parts = ls, s.one[:0]
+				s.labels, s.parts, s.q, s.plan = ls, s.one[:0], q, p
 				out = append(out, s)
 				byHash[h] = s
+				if bytes += seriesBytes + int64(ls.ByteSize()); bytes > 64<<10 {
+					full = q.Run.memory.take(bytes)
+					bytes = 0
+				}
+			}
+			if full != nil {
+				return false
 			}
 			if p.fn == "series" { // the HTTP API's token for a look-up of labels alone
 				return true
@@ -487,6 +535,12 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 		if !more {
 			break
 		}
+	}
+	if full == nil {
+		full = q.Run.memory.take(bytes)
+	}
+	if full != nil {
+		return nil, full
 	}
 	return out, nil
 }

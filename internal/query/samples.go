@@ -103,6 +103,7 @@ func (g *group) load() {
 	if g.err = g.all.ctx.Err(); g.err != nil {
 		return
 	}
+	g.q.yield(g.all.ctx)
 	end := g.plan.end
 	if ns, ended := g.segment.End(); ended {
 		g.end = milli(ns) + 1
@@ -413,7 +414,7 @@ func (p *part) samples() (samples, error) {
 	var floats []float64
 	switch {
 	case p.as != asIs:
-		if err := g.q.charge(b.Len()); err != nil {
+		if err := cmp.Or(g.q.charge(b.Len()), g.q.Run.memory.take(int64(8*b.Len()))); err != nil {
 			return samples{}, err
 		}
 		floats = p.derive()
@@ -432,6 +433,9 @@ func (p *part) samples() (samples, error) {
 		s.hists = make([]histRef, 0, n)
 	} else {
 		s.floats = make([]float64, 0, n)
+	}
+	if err := g.q.Run.memory.take(s.bytes()); err != nil {
+		return samples{}, err
 	}
 	put := func(t int64, row int32, f float64) {
 		s.times = append(s.times, t)
@@ -551,10 +555,13 @@ func (s *samples) append(newer samples) {
 	}
 }
 
-// count adds what was read, against the query's limit.
+// count adds what was read, against the query's limits.
 func (r *Run) count(b *Batch) error {
-	if err := r.charge(b.Len() * b.width); err != nil || !b.Full() {
+	if err := cmp.Or(r.charge(b.Len()*b.width), r.memory.take(b.bytes())); err != nil || !b.Full() {
 		return err
+	}
+	if n, full := r.memory.room(); n/8 < int64(r.samplesLeft()) {
+		return full
 	}
 	return promql.ErrTooManySamples("query execution")
 }
@@ -562,7 +569,7 @@ func (r *Run) count(b *Batch) error {
 // charge counts n numbers.
 func (r *Run) charge(n int) error {
 	r.samples.Add(int64(n))
-	if r.left() < 0 {
+	if r.samplesLeft() < 0 {
 		return promql.ErrTooManySamples("query execution")
 	}
 	return nil
@@ -570,6 +577,11 @@ func (r *Run) charge(n int) error {
 
 // left is how many numbers may still be read.
 func (r *Run) left() int {
+	n, _ := r.memory.room()
+	return min(r.samplesLeft(), int(n/8))
+}
+
+func (r *Run) samplesLeft() int {
 	if r.maxSamples <= 0 {
 		return math.MaxInt
 	}

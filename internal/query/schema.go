@@ -69,9 +69,17 @@ func newSchema(series []*reader.Series, source []string) *schema {
 			s.metrics = append(s.metrics, metric{name: names.StatPart(name, p.part), series: int32(i), field: p.field})
 		}
 	}
-	slices.SortFunc(s.metrics, func(a, b metric) int {
-		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.series, b.series), cmp.Compare(a.field, b.field))
-	})
+	slices.SortFunc(s.metrics, compareMetrics)
+	s.index()
+	return s
+}
+
+func compareMetrics(a, b metric) int {
+	return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.series, b.series), cmp.Compare(a.field, b.field))
+}
+
+// index makes byName of metrics, which are sorted.
+func (s *schema) index() {
 	for i, m := range s.metrics {
 		sp, ok := s.byName[m.name]
 		if !ok {
@@ -80,7 +88,6 @@ func newSchema(series []*reader.Series, source []string) *schema {
 		sp.to = int32(i) + 1
 		s.byName[m.name] = sp
 	}
-	return s
 }
 
 // ownLabels are a series' labels with legal names, exported_ where the source has the name.
@@ -127,6 +134,9 @@ type schemas struct {
 	entries map[**reader.Series]*entry // by the address of the slice's first element
 	known   map[uint64][]*schema
 	shared  map[sharedKey]*schema
+
+	scope  *Scope // nil: everything
+	scoped map[scopedKey]*schema
 }
 
 // sharedKey names a slice of series that several sources share, as an archive's do, with the label names of the source.
@@ -140,7 +150,7 @@ type sharedKey struct {
 const keepShared = 256
 
 func newSchemas() *schemas {
-	return &schemas{seed: maphash.MakeSeed(), entries: map[**reader.Series]*entry{}, known: map[uint64][]*schema{}, shared: map[sharedKey]*schema{}}
+	return &schemas{seed: maphash.MakeSeed(), entries: map[**reader.Series]*entry{}, known: map[uint64][]*schema{}, shared: map[sharedKey]*schema{}, scoped: map[scopedKey]*schema{}}
 }
 
 // view is a segment as one query sees it.
@@ -149,9 +159,10 @@ type view struct {
 	*entry
 	series []*reader.Series // parallel to schema.series
 	starts []int64          // unix ms, parallel to series; nil: each one's own
+	index  int              // among the segments
 }
 
-// views gives what is known of each segment.
+// views gives what is known of each segment: of those of which nothing can be seen, none.
 func (c *schemas) views(segments []Segment) []view {
 	out, own := make([]view, len(segments)), len(segments)
 	c.mu.Lock()
@@ -159,12 +170,12 @@ func (c *schemas) views(segments []Segment) []view {
 	for i, g := range segments {
 		series, pairs := g.Series(), g.Labels()
 		if len(series) == 0 { // has no address to be known by
-			out[i] = view{g, c.add(g, nil, pairs), nil, nil}
+			out[i] = view{g, c.add(g, nil, pairs), nil, nil, i}
 			continue
 		}
 		if a, ok := g.(Archived); ok {
 			if starts := a.Starts(); starts != nil {
-				out[i] = view{g, c.share(g, series, pairs), series, starts}
+				out[i] = view{g, c.share(g, series, pairs), series, starts, i}
 				own--
 				continue
 			}
@@ -174,12 +185,22 @@ func (c *schemas) views(segments []Segment) []view {
 			e = c.add(g, series, pairs)
 			c.entries[&series[0]] = e
 		}
-		out[i] = view{g, e, series, nil}
+		out[i] = view{g, e, series, nil, i}
 	}
 	if len(c.entries) > 2*own+16 || len(c.known) > 2*(len(segments)+keepShared) {
 		c.sweep(out)
 	}
-	return out
+	if c.scope == nil {
+		return out
+	}
+	seen := out[:0]
+	for i := range out {
+		if c.restrict(&out[i]) {
+			seen = append(seen, out[i])
+		}
+	}
+	clear(out[len(seen):])
+	return seen
 }
 
 func (c *schemas) add(g Segment, series []*reader.Series, pairs []reader.Pair) *entry {
@@ -238,6 +259,7 @@ func (c *schemas) schema(series []*reader.Series, source []string) *schema {
 // sweep forgets segments that are gone.
 func (c *schemas) sweep(views []view) {
 	clear(c.entries)
+	clear(c.scoped)
 	used := make(map[*schema]bool, 16)
 	for _, v := range views {
 		used[v.schema] = true
