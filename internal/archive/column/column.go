@@ -58,8 +58,7 @@ func (e *CorruptError) Error() string {
 type Encoder struct {
 	present []uint64 // values that are there, where some are not
 	whole   []uint64 // integers of f64s
-	diffs   []uint64
-	scaled  []uint64 // what a frame packs
+	diffs   []uint64 // of the values that were planned for last
 	stream  []byte   // bits of a histogram
 	column  []uint64 // one bucket's differences
 }

@@ -1,28 +1,35 @@
 package column
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
-// pack appends the low bits of integers, width of each, LSB first.
-func pack(dst []byte, v []uint64, width uint) []byte {
+// pack appends the low bits, width of each, LSB first, of by how many divisors integers lie above a base.
+func pack(dst []byte, v []uint64, base, divisor uint64, width uint) []byte {
 	if width == 0 {
 		return dst
 	}
+	inverse, shift := inverse(divisor)
+	size, at := (len(v)*int(width)+7)/8, len(dst)
+	dst = slices.Grow(dst, size+8)[:at+size+8] // words are stored whole
+	out, o := dst[at:], 0
 	mask := ^uint64(0) >> (64 - width)
 	acc, filled := uint64(0), uint(0)
 	for _, x := range v {
-		x &= mask
-		acc |= x << filled
+		x = (x - base) >> (shift & 63) * inverse & mask
+		acc |= x << (filled & 63)
 		if filled += width; filled >= 64 {
-			dst = binary.LittleEndian.AppendUint64(dst, acc)
+			binary.LittleEndian.PutUint64(out[o:], acc)
+			o += 8
 			filled -= 64
-			acc = x >> (width - filled) // 0 where it went in as a whole: a shift by 64 leaves nothing
+			acc = x >> 1 >> ((width - filled - 1) & 63) // 0 where it went in as a whole
 		}
 	}
-	for ; filled > 0; filled -= min(filled, 8) {
-		dst = append(dst, byte(acc))
-		acc >>= 8
+	if filled > 0 {
+		binary.LittleEndian.PutUint64(out[o:], acc)
 	}
-	return dst
+	return dst[:at+size]
 }
 
 // unpack reads len(dst) integers of width bits from the beginning of src, which has them all, and perhaps more behind them.
