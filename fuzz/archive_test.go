@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/shmts/shmts/internal/archive"
+	"github.com/shmts/shmts/reader"
 )
 
 var le = binary.LittleEndian
@@ -93,8 +94,10 @@ func signArchive(b []byte) {
 			switch body := at + 64; le.Uint16(e[at+4:]) {
 			case 3:
 				s.rows(at, n)
+			case 6:
+				s.exemplars(at, n)
 			case 5:
-				for i := range 8 {
+				for i := range 9 {
 					if entry := body + 8 + 16*i; entry+16 <= at+n {
 						from := body + int(le.Uint32(e[entry:]))
 						s.put(entry+8, from, from+int(le.Uint32(e[entry+4:])))
@@ -118,6 +121,23 @@ func (s *tierSigner) rows(at, n int) {
 	from := at + 64 + head
 	for i := range runs {
 		end := at + 64 + head + int(le.Uint32(s.b[at+64+8+48*count+4*i:]))
+		if end-from >= 4 && end <= at+n {
+			s.put(from, from+4, end)
+		}
+		from = end
+	}
+	s.put(at+64, at+68, at+64+head)
+}
+
+// exemplars makes the checks of the parts and the head of an exemplars block right.
+func (s *tierSigner) exemplars(at, n int) {
+	count, head := int(le.Uint32(s.b[at+0x14:])), int(le.Uint32(s.b[at+0x34:]))
+	if head > n-64 || 8+24*count != head {
+		return
+	}
+	from := at + 64 + head
+	for i := range count {
+		end := at + 64 + head + int(le.Uint32(s.b[at+64+8+24*i+12:]))
 		if end-from >= 4 && end <= at+n {
 			s.put(from, from+4, end)
 		}
@@ -185,12 +205,42 @@ func FuzzArchive(f *testing.F) {
 	})
 }
 
+// readExemplars reads all exemplars, and answers how many words those were: each is of a series that can have any, and greater than the one before.
+func readExemplars(t *testing.T, a *archive.Archive) (words int) {
+	last := map[archive.Key]map[int]uint64{}
+	for p, err := range a.Exemplars(context.Background(), archive.Selection{From: math.MinInt64, To: math.MaxInt64}) {
+		if err != nil {
+			t.Fatalf("want what fails a check counted, got %v", err)
+		}
+		key := archive.Key{Segment: p.Source.Segment, Copy: p.Source.Copy}
+		if last[key] == nil {
+			last[key] = map[int]uint64{}
+		}
+		for i := range p.List {
+			x := &p.List[i]
+			if before := last[key][p.Schema.Table]; x.Number <= before {
+				t.Fatalf("exemplar %d after %d", x.Number, before)
+			}
+			last[key][p.Schema.Table] = x.Number
+			if k := p.Schema.Series[x.Series].Kind; k != reader.Counter && k != reader.Histogram {
+				t.Fatalf("exemplar of a %v", k)
+			}
+		}
+		words += 8 * len(p.List)
+		if at, err := a.FindExemplars(p.Source.Segment); err != nil {
+			t.Fatalf("want what fails a check counted, got %v and %v", at, err)
+		}
+	}
+	return words
+}
+
 // readArchive reads what an archive has, and answers how many words that was. A few bytes may stand for many rows: it
 // stops after some. If it is whole, mostly, Find finds what Select does.
 func readArchive(t *testing.T, a *archive.Archive, whole bool) (words int) {
 	for range a.Blocks(0, archive.Mark{}) {
 		words++
 	}
+	words += readExemplars(t, a)
 	found, err := a.Select(context.Background(), archive.Selection{From: math.MinInt64, To: math.MaxInt64})
 	if err != nil {
 		t.Fatalf("want what fails a check counted, got %v", err)

@@ -18,6 +18,7 @@ var archiveStructures = map[string]goStructure{
 	"Trailer":      {reflect.TypeFor[archive.Trailer](), archive.TrailerSize},
 	"BlockHeader":  {reflect.TypeFor[archive.BlockHeader](), archive.BlockHeaderSize},
 	"SourceRecord": {reflect.TypeFor[archive.SourceRecord](), archive.SourceRecordSize},
+	"ExemplarPart": {reflect.TypeFor[archive.ExemplarPart](), archive.ExemplarPartSize},
 	"SourceRows":   {reflect.TypeFor[archive.SourceRows](), archive.SourceRowsSize},
 }
 

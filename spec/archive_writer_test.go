@@ -71,6 +71,8 @@ type life struct {
 	schema int
 	no     uint64
 	now    int64
+
+	exemplar uint64
 }
 
 func (s *scenario) birth() *life {
@@ -176,6 +178,27 @@ func (s *scenario) cells(sr *reader.Series, f archive.Field, n int) (cells []uin
 	return cells
 }
 
+// exemplars are some of all that live.
+func (s *scenario) exemplars() (parts []archive.Exemplars) {
+	r := s.r
+	for _, l := range s.live {
+		p := archive.Exemplars{Source: l.Source, Schema: s.schemas[l.schema]}
+		for range 1 + r.IntN(6) {
+			l.exemplar += 1 + r.Uint64N(2)
+			x := archive.Exemplar{Number: l.exemplar, Value: float64(r.IntN(1000)) / 8, Time: l.now*1e6 + r.Int64N(1e9)} // of the counter
+			for i := range x.TraceID {
+				x.TraceID[i] = byte(r.Uint32())
+			}
+			if r.IntN(3) > 0 {
+				x.Series, x.SpanID = 2, [8]byte{byte(r.Uint32()), 7} // of the histogram
+			}
+			p.List = append(p.List, x)
+		}
+		parts = append(parts, p)
+	}
+	return parts
+}
+
 // write makes an archive in dir.
 func write(t *testing.T, dir string, seed uint64, flushes int) {
 	t.Helper()
@@ -231,6 +254,11 @@ func write(t *testing.T, dir string, seed uint64, flushes int) {
 		}
 		if err := a.Append(tier, blocks...); err != nil {
 			t.Fatal(err)
+		}
+		if flush%3 == 0 {
+			if err := a.AppendExemplars(s.exemplars()...); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if flush%7 == 3 {
 			if m := a.End(0); m.Generation > 0 {

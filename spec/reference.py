@@ -628,16 +628,18 @@ def decode_histogram(data, pos, n, k):
 TIER_MAGIC, BLOCK_MAGIC = b"SHMTA\r\n\x1a", b"SBLK"
 TIER_HEADER = Structure("8sHHIIIQ16sq4xI", "magic major minor compat incompat extent_size step archive_id created check")
 EXTENT_HEADER = Structure("Qq44xI", "generation opened check")
-TRAILER = Structure("IIIII4xqqQQ4xI", "index_offset index_length sources schemas blocks t_min t_max mark_generation mark_offset check")
+TRAILER = Structure("IIIIIIqqQQ4xI", "index_offset index_length sources schemas blocks exemplars t_min t_max mark_generation mark_offset check")
 BLOCK = Structure("4sHHIIIIQqqII4xI", "magic type flags length body_check first count step t_min t_max runs head check")
 SOURCE = Structure("16s16s16sqQIIIII4x", "segment_id group_id boot_id birth_unix inode epoch copy uid flags lists_length")
 SOURCE_ROWS = Structure("IHHQQQqq", "source rows flags first_no last_no base_no t_first t_last")
 SCHEMA_TEXT = Structure("H2xI16s", "table series name")
 SCHEMA_SERIES = Structure("BBbBHHHHh2xI", "kind number scale flags name_length unit_length help_length buckets bucket_min labels_length")
 BLOCK_ENTRY = Structure("IIIIqq", "offset length schema sources t_min t_max")
+EXEMPLAR_PART = Structure("IIIIQ", "source schema exemplars end last_no")
+EXEMPLARS_ENTRY = Structure("IIIIqq", "offset length parts exemplars t_min t_max")
 SCHEMA_ENTRY = Structure("16sIII4x", "hash offset table series")
 
-SOURCES_B, SCHEMA_B, ROWS_B, MARK_B, INDEX_B = range(1, 6)
+SOURCES_B, SCHEMA_B, ROWS_B, MARK_B, INDEX_B, EXEMPLARS_B = range(1, 7)
 FINAL, ESTIMATED, COPIED = 1, 2, 4
 ORDINALS = 1 << 20
 
@@ -748,7 +750,7 @@ class Extent:
     def __init__(self, tier, slot, header):
         self.tier, self.slot, self.generation = tier, slot, header["generation"]
         self.limit = tier.extent_size - 64
-        self.sources, self.schemas, self.blocks, self.mark = {}, {}, [], None
+        self.sources, self.schemas, self.blocks, self.exemplars, self.mark = {}, {}, [], [], None
         self.next_source = self.next_schema = 0
         try:
             self.read_index()
@@ -756,7 +758,7 @@ class Extent:
         except Skip as e:
             if self.checked(self.limit, self.read(self.limit, 64)):
                 self.note(self.limit, "unsealed: want %s" % e)
-            self.sealed, self.sources, self.schemas, self.blocks = False, {}, {}, []
+            self.sealed, self.sources, self.schemas, self.blocks, self.exemplars = False, {}, {}, [], []
             self.scan()
 
     def note(self, at, what):
@@ -812,6 +814,8 @@ class Extent:
                 for part in h.get("parts", ()):
                     if part["source"] < ORDINALS:
                         self.next_source = max(self.next_source, part["source"] + 1)
+                    if part.get("schema", ORDINALS) < ORDINALS:
+                        self.next_schema = max(self.next_schema, part["schema"] + 1)
                 if str(e) == "body_check":  # its length says nothing: others may have been written in its place
                     at += 8
                     continue
@@ -843,6 +847,13 @@ class Extent:
             need(first in self.schemas, "a schema that a block gave")
             self.fit(h, self.schemas[first])
             self.blocks.append(h)
+        elif h["type"] == EXEMPLARS_B:
+            self.cut_parts(h)
+            for part in h["parts"]:
+                need(part["schema"] in self.schemas, "a schema that a block gave")
+                need(part["source"] in self.sources, "a source that a block gave")
+                part["of"] = self.schemas[part["schema"]]
+            self.exemplars.append(h)
         elif h["type"] == MARK_B:
             need(len(body) >= 16, "16 bytes")
             self.mark = struct.unpack_from("<QQ", body)
@@ -862,6 +873,42 @@ class Extent:
             need(end == before or before + 4 <= end <= h["length"] - 64 - size, "run directory inside the block")
             before = end
         h["parts"], h["ends"] = parts, ends
+
+    def cut_parts(self, h):
+        """16.3: the parts of an exemplars block."""
+        n, size = h["count"], h["head"]
+        need(1 <= n <= 1024, "count 1 to 1024")
+        need(size == 8 + 24 * n <= h["length"] - 64, "head of parts, in the block")
+        head = self.read(h["at"] + 64, size)
+        need(self.check(h["at"] + 68, head[4:]) == u32(head), "check of the head")
+        parts, before = [EXEMPLAR_PART.at(head, 8 + 24 * i) for i in range(n)], 0
+        need(all(p["exemplars"] for p in parts) and sum(p["exemplars"] for p in parts) == h["runs"] <= 65536, "exemplars at least 1, as many as the header says")
+        for p in parts:
+            need(before + 4 <= p["end"] <= h["length"] - 64 - size, "end of a part inside the block")
+            p["begin"], before = before, p["end"]
+        h["parts"] = parts
+
+    def part(self, h, p):
+        """16.3: the exemplars of one part, None if it is skipped."""
+        n, at = p["exemplars"], h["at"] + 64 + h["head"] + p["begin"]
+        try:
+            b, columns, pos = self.read(at, p["end"] - p["begin"]), [], 4
+            need(self.check(at + 4, b[4:]) == u32(b), "check of the part")
+            need(len(b) >= 4 + 24 * n, "ids in the run")
+            for is_float in (False, False, False, True):
+                column, pos = decode_column(b, pos, n, is_float)
+                rule(None not in column, "absent values")
+                columns.append(column)
+            need(len(b) >= pos + 24 * n, "ids in the run")
+            numbers, positions, times, values = columns
+            need(all(x < y for x, y in zip([0] + numbers, numbers)) and numbers[-1] == p["last_no"], "numbers that ascend to last_no")
+            series = p["of"]["series"]
+            need(all(i < len(series) and series[i]["kind"] in (COUNTER, HISTOGRAM) for i in positions), "a counter or histogram of the schema")
+            return [{"number": numbers[i], "series": series[positions[i]], "t": signed(times[i]), "value": values[i],
+                     "trace_id": b[pos + 24 * i:pos + 24 * i + 16], "span_id": b[pos + 24 * i + 16:pos + 24 * i + 24]} for i in range(n)]
+        except (Skip, Corrupt) as e:
+            self.note(h["at"], "part of source %d: %s" % (p["source"], e))
+            return None
 
     def fit(self, h, schema):
         """What a rows block refers to is there."""
@@ -923,23 +970,25 @@ class Extent:
         need(self.checked(self.limit, b), "check of the trailer")
         self.trailer = t = TRAILER.at(b)
         at, n = t["index_offset"], t["index_length"]
-        need(at % 8 == 0 and 64 <= at and 64 + 136 <= n and at + n <= self.limit, "index_offset and index_length inside the extent")
+        need(at % 8 == 0 and 64 <= at and 64 + 152 <= n and at + n <= self.limit, "index_offset and index_length inside the extent")
         h = self.block(at)
         need(h and h["type"] == INDEX_B and h["length"] == n, "an index where the trailer says")
-        need(u32(self.read(at + 64, 4)) == 8, "8 sections")
+        need(u32(self.read(at + 64, 4)) == 9, "9 sections")
         self.section = []
-        for i in range(8):
+        for i in range(9):
             offset, length, check, _ = struct.unpack("<IIII", self.read(at + 64 + 8 + 16 * i, 16))
-            need(136 <= offset and offset % 8 == 0 and offset + length <= n - 64, "section %d inside the index" % i)
+            need(152 <= offset and offset % 8 == 0 and offset + length <= n - 64, "section %d inside the index" % i)
             data = self.read(at + 64 + offset, length)
             need(self.check(at + 64 + offset, data) == check, "check of section %d" % i)
             self.section.append((at + 64 + offset, data))
         blocks, offsets, schemas = self.section[1][1], self.section[2][1], self.section[4][1]
-        need(len(blocks) == 32 * t["blocks"] and len(schemas) == 32 * t["schemas"] and len(offsets) == 8 * t["sources"] + 8, "sections as long as the trailer says")
+        exemplars = self.section[8][1]
+        need(len(blocks) == 32 * t["blocks"] and len(exemplars) == 32 * t["exemplars"] and len(schemas) == 32 * t["schemas"] and len(offsets) == 8 * t["sources"] + 8, "sections as long as the trailer says")
         self.entries = [BLOCK_ENTRY.at(blocks, i) for i in range(0, len(blocks), 32)]
+        self.exemplar_entries = [EXEMPLARS_ENTRY.at(exemplars, i) for i in range(0, len(exemplars), 32)]
         self.schema_entries = [SCHEMA_ENTRY.at(schemas, i) for i in range(0, len(schemas), 32)]
         need(all(e["schema"] < t["schemas"] for e in self.entries), "schema of a block in section 4")
-        self.posts = {}
+        self.posts, self.last = {}, {}
         sources_at, sources = self.section[3]
         for ordinal in range(t["sources"]):
             begin, check, end, _ = struct.unpack_from("<IIII", offsets, 8 * ordinal)
@@ -948,9 +997,10 @@ class Extent:
             need(not data or self.check(sources_at + begin, data) == check, "check of source %d" % ordinal)
             if data:
                 self.sources[ordinal], rest = cut_source(data)
-                k = u32(rest)
-                need(4 + 4 * k <= len(rest), "blocks of a source")
-                self.posts[ordinal] = struct.unpack_from("<%dI" % k, rest, 4)
+                k = u32(rest, 8)
+                need(12 + 4 * k <= len(rest), "blocks of a source")
+                self.last[ordinal] = struct.unpack_from("<Q", rest)[0]
+                self.posts[ordinal] = struct.unpack_from("<%dI" % k, rest, 12)
         if t["mark_generation"]:
             self.mark = t["mark_generation"], t["mark_offset"]
         for e in self.schema_entries:
@@ -977,12 +1027,30 @@ class Extent:
                 self.blocks.append(h)
             except Skip as reason:
                 self.note(e["offset"], "rows block: want %s" % reason)
+        for e in self.exemplar_entries:
+            try:
+                h = self.block(e["offset"])
+                need(h and h["type"] == EXEMPLARS_B and (h["length"], h["count"], h["runs"]) == (e["length"], e["parts"], e["exemplars"]), "an exemplars block as the index says")
+                self.cut_parts(h)
+                parts, h["parts"] = h["parts"], []
+                for p in parts:
+                    try:
+                        need(p["source"] in self.sources, "a source that the index has")
+                        need(p["schema"] < len(self.schema_entries), "a schema that the index has")
+                        p["of"] = self.tier.archive.schemas.get(self.schema_entries[p["schema"]]["hash"])
+                        need(p["of"], "a schema that can be read")
+                        h["parts"].append(p)
+                    except Skip as reason:
+                        self.note(h["at"], "part: want %s" % reason)
+                self.exemplars.append(h)
+            except Skip as reason:
+                self.note(e["offset"], "exemplars block: want %s" % reason)
         self.compare()
 
     def compare(self):
         """18: where the index contradicts the blocks, the blocks are right; it is said."""
         other = Extent.__new__(Extent)
-        vars(other).update(vars(self), sources={}, schemas={}, blocks=[], mark=None, next_source=0, next_schema=0, note=lambda at, what: None)
+        vars(other).update(vars(self), sources={}, schemas={}, blocks=[], exemplars=[], mark=None, next_source=0, next_schema=0, note=lambda at, what: None)
         other.limit = self.trailer["index_offset"]
         other.scan()
         ids, pairs, keys = [], {}, set()
@@ -1006,6 +1074,15 @@ class Extent:
             e = {"offset": h["at"], "length": h["length"], "schema": h["first"], "sources": h["count"], "t_min": h["t_min"], "t_max": h["t_max"]}
             if e not in self.entries or any(self.entries.index(e) not in self.posts.get(p["source"], ()) for p in h["parts"]):
                 self.note(h["at"], "index: section 1 or 3 contradicts the block")
+        last = {}
+        for h in other.exemplars:
+            e = {"offset": h["at"], "length": h["length"], "parts": h["count"], "exemplars": h["runs"], "t_min": h["t_min"], "t_max": h["t_max"]}
+            if e not in self.exemplar_entries:
+                self.note(h["at"], "index: section 8 contradicts the block")
+            for p in h["parts"]:
+                last[p["source"]] = max(last.get(p["source"], 0), p["last_no"])
+        if any(self.last.get(ordinal) != n for ordinal, n in last.items()):
+            self.note(self.limit, "index: section 3 contradicts the exemplars")
         for ordinal, schema in other.schemas.items():
             if ordinal >= len(self.schema_entries) or self.schema_entries[ordinal]["hash"] != schema["hash"]:
                 self.note(self.limit, "index: schema %d: contradicts its block" % ordinal)
@@ -1108,6 +1185,22 @@ class Archive:
     def extents(self):
         return [e for t in self.tiers for e in t.extents]
 
+    def exemplars(self):
+        """16.3: (source, schema, exemplars) of each part, each exemplar once."""
+        last = {}
+        for e in self.tiers[0].extents:
+            for h in e.exemplars:
+                for p in h["parts"]:
+                    source = e.sources[p["source"]]
+                    where = source["segment_id"], source["copy"], p["of"]["table"]
+                    before = last.get(where, 0)
+                    if p["last_no"] <= before:
+                        continue
+                    part = e.part(h, p)
+                    if part is not None:
+                        last[where] = p["last_no"]
+                        yield source, p["of"], [x for x in part if x["number"] > before]
+
     def sources(self):
         """15.2: by key."""
         found = {}
@@ -1185,12 +1278,17 @@ def dump_archive(a):
                     yield ("part %s first={first_no} last={last_no} base={base_no} t={t_last} rows={rows} copied=%d ended=%d" % (
                         key_text(e.sources[p["source"]]["key"]), p["flags"] & COPIED > 0, p["flags"] & (FINAL | ESTIMATED) > 0)).format(**p)
                 yield from ("member " + key_text(m) for m in e.members(h))
+    sources, exemplars = a.sources(), {}
+    for source, schema, part in a.exemplars():
+        schemas.setdefault(schema["hash"], schema)
+        sources.setdefault(source["key"], source)
+        exemplars.setdefault(source["key"], []).extend((schema["table"], x["number"], x) for x in part)
     for _, schema in sorted(schemas.items()):
         yield "schema %s table=%d %s" % (schema["hash"].hex(), schema["table"], text(schema["name"].split(b"\0")[0]))
         for i, s in enumerate(schema["series"]):
             yield "series %s %d %s unit=%s help=%s flags=%d" % (schema["hash"].hex(), i, s["id"], text(s["unit"]), text(s["help"]), s["flags"] & 1)
     rows, starts = a.rows()
-    for key, source in sorted(a.sources().items()):
+    for key, source in sorted(sources.items()):
         yield "source %s group=%s boot=%s birth=%d inode=%d uid=%d ephemeral=%d" % (
             key_text(key), source["group_id"].hex(), source["boot_id"].hex(), source["birth_unix"], source["inode"], source["uid"], source["flags"] & 1)
         yield from ("label " + pairs_text([p]) for p in source["labels"])
@@ -1209,6 +1307,9 @@ def dump_archive(a):
                 for series, fields in sorted(r["values"].items()):
                     names = [name for name, _ in fields_of(next(iter(fields.values()))[0], r["coverage"] is not None)]
                     yield "value %s %s" % (series, " ".join(field_text(name, fields[name]) for name in names if name in fields))
+        for table, number, x in sorted(exemplars.get(key, ()), key=lambda x: x[:2]):
+            yield "exemplar %d %d %s t=%d value=%s trace=%s span=%s" % (
+                table, number, x["series"]["id"], x["t"], number_text(F64, x["value"]), x["trace_id"].hex(), x["span_id"].hex())
 
 
 def admit(directory, name):

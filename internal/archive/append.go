@@ -28,11 +28,16 @@ func (a *Archive) Append(tier int, blocks ...*Block) error {
 			return err
 		}
 	}
-	t.w.busy = true
-	defer func() { t.w.busy = false }()
 	enc := a.encoder()
 	defer a.release(enc)
 	enc.encode(blocks)
+	return a.append(tier, t, enc)
+}
+
+// append writes what was encoded into a tier's open extent, or the next one.
+func (a *Archive) append(tier int, t *tier, enc *encoder) error {
+	t.w.busy = true
+	defer func() { t.w.busy = false }()
 	failpoint.Here("archive.append.encoded")
 	if e := t.open; e != nil && !t.w.sealNext && e.trailer == nil {
 		if fits, err := t.fits(enc, e.mem, e.seed, e.end.Load()); err != nil {
@@ -45,7 +50,7 @@ func (a *Archive) Append(tier int, blocks ...*Block) error {
 	if fits, err := t.fits(enc, newMemIndex(), 0, ExtentHeaderSize+BlockHeaderSize+markSize); err != nil {
 		return err
 	} else if !fits {
-		return fmt.Errorf("%w: want at most %d bytes with labels and index, got %d of rows in %d blocks", ErrTooLarge, t.size(), len(enc.out)-enc.prefix, len(blocks))
+		return fmt.Errorf("%w: want at most %d bytes with labels and index, got %d in %d blocks", ErrTooLarge, t.size(), len(enc.out)-enc.prefix, len(enc.rows))
 	}
 	if err := a.turn(tier, t); err != nil {
 		return err
@@ -203,7 +208,7 @@ func (a *Archive) seal(t *tier, e *extent) error {
 	}
 	e.mem.mu.RLock()
 	tr := Trailer{IndexOffset: off, IndexLength: uint32(len(enc.out)), Sources: uint32(len(e.mem.sourceAt)), Schemas: uint32(len(e.mem.schemaAt)),
-		Blocks: uint32(len(e.mem.rows)), TMin: e.mem.tmin, TMax: e.mem.tmax, MarkGeneration: t.mark.Generation, MarkOffset: t.mark.Offset}
+		Blocks: uint32(len(e.mem.rows)), Exemplars: uint32(len(e.mem.exemplarsAt)), TMin: e.mem.tmin, TMax: e.mem.tmax, MarkGeneration: t.mark.Generation, MarkOffset: t.mark.Offset}
 	e.mem.mu.RUnlock()
 	failpoint.Here("archive.seal.begun")
 	if err := a.pwrite(t, enc.out, e, off); err != nil {
@@ -235,9 +240,11 @@ func (a *Archive) begin(t *tier, slot int) error {
 	h := ExtentHeader{Generation: t.w.last + 1, Opened: a.now().UnixNano()}
 	e := t.newExtent(slot, h)
 	e.mem = newMemIndex()
+	exemplars := a.exemplarsIn(t.extents[slot])
 	t.mu.Lock()
 	if t.extents[slot] != nil {
 		t.evicted.Add(1)
+		t.exemplarsEvicted.Add(exemplars)
 	}
 	t.extents[slot] = nil // from here on what it held is gone
 	t.mu.Unlock()

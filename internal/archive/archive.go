@@ -163,18 +163,20 @@ type TierOptions struct {
 
 // Tier is what is known of one.
 type Tier struct {
-	Step           time.Duration
-	Size           int64 // of the file
-	Extents        int   // that there are
-	Used           int   // that hold something, the open one included
-	ExtentSize     int64 // bytes
-	Bytes          int64 // that those in use take: a sealed one all of it, the open one what it holds and the index that this will need
-	Generation     uint64
-	Oldest, Newest int64  // unix ms, of its rows; 0 and 0 without any
-	Blocks         int    // rows blocks
-	Sources        int    // summed over extents
-	Evicted        uint64 // extents reused since Open
-	Skipped        uint64 // blocks and runs that failed a check since Open
+	Step             time.Duration
+	Size             int64 // of the file
+	Extents          int   // that there are
+	Used             int   // that hold something, the open one included
+	ExtentSize       int64 // bytes
+	Bytes            int64 // that those in use take: a sealed one all of it, the open one what it holds and the index that this will need
+	Generation       uint64
+	Oldest, Newest   int64  // unix ms, of its rows; 0 and 0 without any
+	Blocks           int    // rows blocks
+	Sources          int    // summed over extents
+	Exemplars        int    // exemplars blocks
+	Evicted          uint64 // extents reused since Open
+	EvictedExemplars uint64 // exemplars in those
+	Skipped          uint64 // blocks and runs that failed a check since Open
 }
 
 // Mark is a place in a tier: an extent's generation and an offset in it. FORMAT.md 15.4.
@@ -278,7 +280,36 @@ type Reader interface {
 	Read(inc *Incarnation, table, tier int, from, to int64, columns []Column) iter.Seq2[*Chunk, error]
 	// Blocks yields what a tier's rows blocks from a place on say of themselves, oldest first.
 	Blocks(tier int, from Mark) iter.Seq2[*BlockInfo, error]
+	// Exemplars yields exemplars of the finest tier whose time lies in [From, To] and whose source and schema are wanted, as Select says of
+	// those (Tiers and Limit mean nothing here): by block, oldest first, each once, whatever was written twice. What it yields is valid until
+	// the next. An error is the context's or of the system; what fails a check is counted, and the rest is found.
+	Exemplars(ctx context.Context, s Selection) iter.Seq2[*Exemplars, error]
+	// FindExemplars says up to which number the exemplars of a segment are in the archive, for each epoch and copy that it has any of.
+	FindExemplars(segment [16]byte) ([]ExemplarPosition, error)
 	Close() error
+}
+
+// Exemplar is one recorded value and the trace that it belongs to, as the archive has it. FORMAT.md 16.3.
+type Exemplar struct {
+	Number  uint64 // in its segment, from 1
+	Series  int    // position in Schema.Series: of a counter or histogram
+	Value   float64
+	Time    int64 // unix ns
+	TraceID [16]byte
+	SpanID  [8]byte // zeros: none
+}
+
+// Exemplars are those of one source whose series are of one schema, in the order of their numbers.
+type Exemplars struct {
+	Source *Source
+	Schema *Schema
+	List   []Exemplar
+}
+
+// ExemplarPosition is how far the exemplars of an incarnation are archived. FORMAT.md 19.4.
+type ExemplarPosition struct {
+	*Source
+	Last uint64 // number
 }
 
 // BlockInfo is what a rows block says of itself, without its values.
@@ -321,6 +352,9 @@ type Writer interface {
 	// Append writes blocks into a tier in one go: all of them, or none with an error. When it has returned they outlive
 	// this process, and after the next Sync a loss of power. Whoever reads sees them from then on.
 	Append(tier int, blocks ...*Block) error
+	// AppendExemplars is Append for exemplars, into the finest tier: one block. Their sources are of one uid. Of a source and table, numbers
+	// are greater than all that were appended before, or are passed over when they are read.
+	AppendExemplars(parts ...Exemplars) error
 	// End is the place behind a tier's last block, and Marked the newest mark in it.
 	End(tier int) Mark
 	Marked(tier int) (Mark, bool)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -170,6 +171,12 @@ func (c *checker) extent(e *extent) (found []error) {
 			say(err)
 		}
 	}
+	exemplars, _ := e.mem.exemplars()
+	for _, ref := range exemplars {
+		for _, err := range c.exemplars(e, ref) {
+			say(err)
+		}
+	}
 	if sealed.trailer != nil {
 		for _, err := range c.index(sealed, e.mem) {
 			say(err)
@@ -180,7 +187,7 @@ func (c *checker) extent(e *extent) (found []error) {
 
 // block says what is wrong with a block whose check is right.
 func (c *checker) block(e *extent, off uint32, h *BlockHeader, body []byte) error {
-	if h.Type < blockSources || h.Type > blockIndex {
+	if h.Type < blockSources || h.Type > blockExemplars {
 		return nil // of a later minor version
 	}
 	if h.Type == blockIndex {
@@ -272,6 +279,37 @@ func (c *checker) rows(e *extent, ref blockRef) (found []error) {
 	return found
 }
 
+// exemplars decodes all of an exemplars block, and holds it against what it says of itself.
+func (c *checker) exemplars(e *extent, ref exemplarsRef) (found []error) {
+	say := func(err error) { found = append(found, err) }
+	b, err := e.readExemplarsHead(ref)
+	if err != nil {
+		return []error{err}
+	}
+	refs, _ := e.mem.schemas()
+	tmin, tmax := int64(math.MaxInt64), int64(math.MinInt64)
+	whole := true
+	for k, p := range b.parts {
+		schema, err := e.readSchema(refs[p.Schema])
+		if err != nil {
+			return append(found, err)
+		}
+		list, err := c.d.exemplars(nil, b, k, schema)
+		if err != nil {
+			whole = false
+			say(err)
+			continue
+		}
+		for i := range list {
+			tmin, tmax = min(tmin, floorMillis(list[i].Time)), max(tmax, floorMillis(list[i].Time))
+		}
+	}
+	if whole && (tmin != b.h.TMin || tmax != b.h.TMax) {
+		say(e.bad(ref.offset, "t_min and t_max", fmt.Sprintf("%d and %d", tmin, tmax), fmt.Sprintf("%d and %d", b.h.TMin, b.h.TMax)))
+	}
+	return found
+}
+
 // index holds an index against the one that is made of the blocks.
 func (c *checker) index(e *extent, m *memIndex) (found []error) {
 	off := e.trailer.IndexOffset
@@ -310,15 +348,17 @@ func (c *checker) index(e *extent, m *memIndex) (found []error) {
 	}
 	d := &diskIndex{e: e, c: &cache[sectionKey, []byte]{}}
 	for o := range uint32(min(d.sources(), m.sources())) {
-		if _, _, err := d.entry(o); err != nil && !errors.Is(err, errAbsent) {
+		if _, _, _, err := d.entry(o); err != nil && !errors.Is(err, errAbsent) {
 			return append(found, err)
 		}
 	}
 	tr := e.trailer
 	blocks, sources, tmin, tmax := (&extent{mem: m}).stat()
-	if int(tr.Blocks) != blocks || int(tr.Sources) != sources || tr.Schemas != m.schemaCount() || blocks > 0 && (tr.TMin != tmin || tr.TMax != tmax) {
-		found = append(found, e.bad(e.limit(), "trailer", fmt.Sprintf("%d blocks, %d sources, %d schemas, %d to %d", blocks, sources, m.schemaCount(), tmin, tmax),
-			fmt.Sprintf("%d, %d, %d, %d to %d", tr.Blocks, tr.Sources, tr.Schemas, tr.TMin, tr.TMax)))
+	exemplars, _ := m.exemplars()
+	if int(tr.Blocks) != blocks || int(tr.Sources) != sources || tr.Schemas != m.schemaCount() || int(tr.Exemplars) != len(exemplars) ||
+		blocks > 0 && (tr.TMin != tmin || tr.TMax != tmax) {
+		found = append(found, e.bad(e.limit(), "trailer", fmt.Sprintf("%d blocks, %d sources, %d schemas, %d exemplars blocks, %d to %d", blocks, sources, m.schemaCount(), len(exemplars), tmin, tmax),
+			fmt.Sprintf("%d, %d, %d, %d, %d to %d", tr.Blocks, tr.Sources, tr.Schemas, tr.Exemplars, tr.TMin, tr.TMax)))
 	}
 	return found
 }

@@ -96,23 +96,36 @@ func (d *diskIndex) schemas() ([]schemaRef, error) {
 	return all, nil
 }
 
+func (d *diskIndex) exemplars() ([]exemplarsRef, error) {
+	b, err := d.entries(sectionExemplars, blockEntrySize, d.e.trailer.Exemplars)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]exemplarsRef, len(b)/blockEntrySize)
+	for i := range all {
+		e := b[i*blockEntrySize:]
+		all[i] = exemplarsRef{le.Uint32(e), le.Uint32(e[4:]), le.Uint32(e[8:]), le.Uint32(e[12:]), int64(le.Uint64(e[16:])), int64(le.Uint64(e[24:]))}
+	}
+	return all, nil
+}
+
 // entry reads one source, with a check of its own, and not the whole section.
-func (d *diskIndex) entry(ordinal uint32) (record []byte, posts []uint32, err error) {
+func (d *diskIndex) entry(ordinal uint32) (record []byte, posts []uint32, exemplar uint64, err error) {
 	offsets, err := d.entries(sectionSourceOffsets, sourceEntrySize, d.e.trailer.Sources+1)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	if ordinal >= d.e.trailer.Sources {
-		return nil, nil, d.bad(sectionSources, "ordinal", fmt.Sprintf("below %d", d.e.trailer.Sources), ordinal)
+		return nil, nil, 0, d.bad(sectionSources, "ordinal", fmt.Sprintf("below %d", d.e.trailer.Sources), ordinal)
 	}
 	o := offsets[ordinal*sourceEntrySize:]
 	from, end := le.Uint32(o), le.Uint32(o[sourceEntrySize:])
 	s := d.e.sections[sectionSources]
 	switch {
 	case from > end || end > s.Length:
-		return nil, nil, d.bad(sectionSourceOffsets, "source", fmt.Sprintf("at most %d", s.Length), fmt.Sprintf("%d to %d", from, end))
+		return nil, nil, 0, d.bad(sectionSourceOffsets, "source", fmt.Sprintf("at most %d", s.Length), fmt.Sprintf("%d to %d", from, end))
 	case from == end:
-		return nil, nil, errAbsent
+		return nil, nil, 0, errAbsent
 	}
 	if from < d.at || end > d.at+uint32(len(d.ahead)) {
 		n := end - from
@@ -125,29 +138,30 @@ func (d *diskIndex) entry(ordinal uint32) (record []byte, posts []uint32, err er
 		d.ahead, d.at = d.ahead[:n], from
 		if err := d.e.readInto(d.ahead, d.sectionAt(sectionSources)+from); err != nil {
 			d.ahead = d.ahead[:0]
-			return nil, nil, err
+			return nil, nil, 0, err
 		}
 	}
 	b := d.ahead[from-d.at : end-d.at]
 	if sum := d.e.check(d.sectionAt(sectionSources)+from, b); sum != le.Uint32(o[4:]) {
-		return nil, nil, d.bad(sectionSources, fmt.Sprintf("check of source %d", ordinal), fmt.Sprintf("%#x", le.Uint32(o[4:])), fmt.Sprintf("%#x", sum))
+		return nil, nil, 0, d.bad(sectionSources, fmt.Sprintf("check of source %d", ordinal), fmt.Sprintf("%#x", le.Uint32(o[4:])), fmt.Sprintf("%#x", sum))
 	}
 	_, rest, err := sourceLists(b)
 	if err != nil {
-		return nil, nil, d.bad(sectionSources, fmt.Sprintf("source %d", ordinal), "a valid one", err)
+		return nil, nil, 0, d.bad(sectionSources, fmt.Sprintf("source %d", ordinal), "a valid one", err)
 	}
 	record = b[:len(b)-len(rest)]
-	if len(rest) < 4 || uint64(le.Uint32(rest)) > uint64(len(rest)-4)/4 {
-		return nil, nil, d.bad(sectionSources, fmt.Sprintf("rows blocks of source %d", ordinal), fmt.Sprintf("as many as fit into %d bytes", len(rest)), "more")
+	if len(rest) < 12 || uint64(le.Uint32(rest[8:])) > uint64(len(rest)-12)/4 {
+		return nil, nil, 0, d.bad(sectionSources, fmt.Sprintf("rows blocks of source %d", ordinal), fmt.Sprintf("as many as fit into %d bytes", len(rest)), "more")
 	}
+	exemplar, rest = le.Uint64(rest), rest[8:]
 	posts = make([]uint32, le.Uint32(rest))
 	for i := range posts {
 		posts[i] = le.Uint32(rest[4+4*i:])
 		if posts[i] >= d.e.trailer.Blocks || i > 0 && posts[i] <= posts[i-1] {
-			return nil, nil, d.bad(sectionSources, fmt.Sprintf("rows block of source %d", ordinal), fmt.Sprintf("below %d, ascending", d.e.trailer.Blocks), posts[i])
+			return nil, nil, 0, d.bad(sectionSources, fmt.Sprintf("rows block of source %d", ordinal), fmt.Sprintf("below %d, ascending", d.e.trailer.Blocks), posts[i])
 		}
 	}
-	return record, posts, nil
+	return record, posts, exemplar, nil
 }
 
 // sectionAt is where a section lies in the extent.
@@ -328,7 +342,7 @@ func (a *Archive) withIndex(e *extent, f func(e *extent, ix index) error) error 
 func (m *memIndex) cost() int {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	n := len(m.records) + len(m.sourceAt)*(16+24+40) + len(m.keys)*24 + len(m.pairHash)*8 + len(m.rows)*blockEntrySize
+	n := len(m.records) + len(m.sourceAt)*(16+24+48) + len(m.keys)*24 + len(m.pairHash)*8 + (len(m.rows)+len(m.exemplarsAt))*blockEntrySize
 	for i := range m.sourceAt {
 		n += 4 * cap(m.sourceAt[i].posts)
 	}

@@ -37,10 +37,11 @@ type encoder struct {
 	sorted   []uint32
 }
 
-// rowsImage is a rows block in out.
+// rowsImage is a rows block in out, or one of exemplars.
 type rowsImage struct {
 	block      *Block
-	at, length int // behind the prefix
+	parts      []Exemplars // of exemplars, without a block
+	at, length int         // behind the prefix
 	h          BlockHeader
 }
 
@@ -111,7 +112,7 @@ func (e *encoder) encode(blocks []*Block) {
 	for _, b := range blocks {
 		at := len(e.out)
 		h := e.block(b)
-		e.rows = append(e.rows, rowsImage{b, at, len(e.out) - at, h})
+		e.rows = append(e.rows, rowsImage{block: b, at: at, length: len(e.out) - at, h: h})
 	}
 }
 
@@ -274,16 +275,19 @@ func (e *encoder) place(m *memIndex, s seed, offset uint32) (room int, err error
 	first, firstSchema := uint32(m.sources()), m.schemaCount()
 	for _, r := range e.rows {
 		begin := len(e.ordinals)
-		room += roomBlock + roomPost*len(r.block.Sources)
-		for i := range r.block.Sources {
-			src := r.block.Sources[i].Source
+		room += roomBlock
+		if r.block != nil {
+			room += roomPost * len(r.block.Sources)
+		}
+		for i := range r.count() {
+			src := r.source(i)
 			o, ok := e.sources[src.Key]
 			if !ok {
 				o, ok = m.lookup(src.Key)
 			}
 			if !ok {
 				if prefix == nil {
-					prefix = make([]byte, BlockHeaderSize, BlockHeaderSize+256*len(r.block.Sources))
+					prefix = make([]byte, BlockHeaderSize, BlockHeaderSize+256*r.count())
 					h = BlockHeader{Type: blockSources, First: first}
 				}
 				o = first + h.Count
@@ -297,6 +301,9 @@ func (e *encoder) place(m *memIndex, s seed, offset uint32) (room int, err error
 			}
 			e.ordinals = append(e.ordinals, o)
 		}
+		if r.block == nil {
+			continue
+		}
 		e.sorted = append(e.sorted[:0], e.ordinals[begin:]...)
 		slices.Sort(e.sorted)
 		if n := len(slices.Compact(e.sorted)); n != len(r.block.Sources) {
@@ -306,36 +313,70 @@ func (e *encoder) place(m *memIndex, s seed, offset uint32) (room int, err error
 	if prefix != nil {
 		s.finish(prefix, offset, &h)
 	}
-	schemaOrdinals := make([]uint32, len(e.rows))
-	for i, r := range e.rows {
-		hash := r.block.Schema.Hash
-		o, ok := e.schemas[hash]
+	schemaOrdinals := make([]uint32, 0, len(e.rows))
+	schema := func(of *Schema) error {
+		o, ok := e.schemas[of.Hash]
 		if !ok {
-			o, ok = m.schemaOrdinal(hash)
+			o, ok = m.schemaOrdinal(of.Hash)
 		}
 		if !ok {
 			o = firstSchema + uint32(len(e.schemas))
-			e.schemas[hash] = o
+			e.schemas[of.Hash] = o
 			at := len(prefix)
-			if prefix, err = appendSchema(grow(prefix, BlockHeaderSize), r.block.Schema); err != nil {
-				return 0, err
+			if prefix, err = appendSchema(grow(prefix, BlockHeaderSize), of); err != nil {
+				return err
 			}
 			prefix = pad(prefix, at)
-			s.finish(prefix[at:], offset+uint32(at), &BlockHeader{Type: blockSchema, First: o, Count: uint32(len(r.block.Schema.Series))})
+			s.finish(prefix[at:], offset+uint32(at), &BlockHeader{Type: blockSchema, First: o, Count: uint32(len(of.Series))})
 			room += schemaEntrySize
 		}
-		schemaOrdinals[i] = o
+		schemaOrdinals = append(schemaOrdinals, o)
+		return nil
+	}
+	for _, r := range e.rows {
+		if r.block != nil {
+			if err := schema(r.block.Schema); err != nil {
+				return 0, err
+			}
+		}
+		for i := range r.parts {
+			if err := schema(r.parts[i].Schema); err != nil {
+				return 0, err
+			}
+		}
 	}
 	e.setPrefix(prefix)
 	ordinals := e.ordinals
 	for i := range e.rows {
 		r := &e.rows[i]
-		n := len(r.block.Sources)
-		r.h.First = schemaOrdinals[i]
-		r.place(e.out[e.prefix+r.at:], offset+uint32(e.prefix+r.at), s, ordinals[:n])
+		n := r.count()
+		b, at := e.out[e.prefix+r.at:], offset+uint32(e.prefix+r.at)
+		if r.block == nil {
+			r.placeExemplars(b, at, s, ordinals[:n], schemaOrdinals[:n])
+			schemaOrdinals = schemaOrdinals[n:]
+		} else {
+			r.h.First = schemaOrdinals[0]
+			r.place(b, at, s, ordinals[:n])
+			schemaOrdinals = schemaOrdinals[1:]
+		}
 		ordinals = ordinals[n:]
 	}
 	return room, nil
+}
+
+// count is how many sources a block's table names, and source one of them.
+func (r *rowsImage) count() int {
+	if r.block == nil {
+		return len(r.parts)
+	}
+	return len(r.block.Sources)
+}
+
+func (r *rowsImage) source(i int) *Source {
+	if r.block == nil {
+		return r.parts[i].Source
+	}
+	return r.block.Sources[i].Source
 }
 
 // setPrefix puts another prefix in front of the rows blocks.

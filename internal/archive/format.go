@@ -17,6 +17,7 @@ const (
 	BlockHeaderSize  = 64
 	SourceRecordSize = 88
 	SourceRowsSize   = 48
+	ExemplarPartSize = 24
 	headSize         = 8  // u32 check, u32 reserved: before a rows block's source table
 	markSize         = 16 // body of a mark
 	schemaBodySize   = 24 // hash, length, reserved: before the DEFLATE stream
@@ -31,6 +32,8 @@ const (
 	maxRows       = 65535   // of a source in a block
 	maxRuns       = 1 << 24 // of a rows block
 	maxCells      = 1 << 23 // of a source's field in a block
+	maxExemplars  = 1 << 16 // of a block
+	maxParts      = 1024    // of an exemplars block
 
 	align = 8 // of blocks, and of what lies in them
 )
@@ -50,6 +53,7 @@ const (
 	blockRows
 	blockMark
 	blockIndex
+	blockExemplars
 )
 
 const (
@@ -83,13 +87,14 @@ const (
 	sectionIDs
 	sectionPairOffsets
 	sectionPairs
+	sectionExemplars
 	indexSections
 )
 
 const (
 	indexEntrySize  = 16                               // offset, length, check, reserved: of a section
 	indexHeadSize   = 8 + indexSections*indexEntrySize // before the sections
-	blockEntrySize  = 32                               // of section 1
+	blockEntrySize  = 32                               // of sections 1 and 8
 	sourceEntrySize = 8                                // of section 2
 	schemaEntrySize = 32                               // of section 4
 	idEntrySize     = 20                               // of section 5
@@ -125,12 +130,12 @@ type Trailer struct {
 	Sources        uint32 // 0x08
 	Schemas        uint32 // 0x0c
 	Blocks         uint32 // 0x10
-	Reserved1      uint32 // 0x14
+	Exemplars      uint32 // 0x14  blocks of them
 	TMin           int64  // 0x18  ms
 	TMax           int64  // 0x20
 	MarkGeneration uint64 // 0x28
 	MarkOffset     uint64 // 0x30
-	Reserved2      uint32 // 0x38
+	Reserved       uint32 // 0x38
 	Check          uint32 // 0x3c
 }
 
@@ -177,6 +182,15 @@ type SourceRows struct {
 	BaseNo  uint64 // 0x18
 	TFirst  int64  // 0x20  ms
 	TLast   int64  // 0x28
+}
+
+// ExemplarPart is one source's exemplars in an exemplars block, of series of one schema. FORMAT.md 16.3.
+type ExemplarPart struct {
+	Source    uint32 // 0x00  ordinal
+	Schema    uint32 // 0x04  ordinal
+	Exemplars uint32 // 0x08
+	End       uint32 // 0x0c  of its run, from the end of the head
+	LastNo    uint64 // 0x10
 }
 
 var le = binary.LittleEndian

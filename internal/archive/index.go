@@ -12,8 +12,11 @@ type index interface {
 	mayHave(key uint64) bool
 	// blocks are the rows blocks, in their order.
 	blocks() ([]blockRef, error)
-	// entry is a source by ordinal, as it lies on disk (see cutSource), with the positions in blocks() that have rows of it.
-	entry(ordinal uint32) (record []byte, posts []uint32, err error)
+	// exemplars are the exemplars blocks, in their order.
+	exemplars() ([]exemplarsRef, error)
+	// entry is a source by ordinal, as it lies on disk (see cutSource), with the positions in blocks() that have rows of it, and the number
+	// of its last exemplar in the extent, 0 if there is none.
+	entry(ordinal uint32) (record []byte, posts []uint32, exemplar uint64, err error)
 	// ids are the ordinals of a segment's sources: one for each epoch and copy.
 	ids(segment [16]byte) ([]uint32, error)
 	// pair are the ordinals, ascending, of sources with a label; pairs those of each value of one, in the values' order, until f answers false.
@@ -37,13 +40,26 @@ type schemaRef struct {
 	offset, table, series uint32 // of the schema's block
 }
 
+// exemplarsRef is an exemplars block in the index. FORMAT.md 18, section 8.
+type exemplarsRef struct {
+	offset, length, parts, exemplars uint32
+	tmin, tmax                       int64 // ms
+}
+
 var errAbsent = errors.New("no valid block gives this ordinal")
 
-func (m *memIndex) entry(ordinal uint32) (record []byte, posts []uint32, err error) {
+func (m *memIndex) entry(ordinal uint32) (record []byte, posts []uint32, exemplar uint64, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if record = m.sourceRecord(ordinal); record == nil {
-		return nil, nil, errAbsent
+		return nil, nil, 0, errAbsent
 	}
-	return slices.Clip(record), slices.Clip(m.sourceAt[ordinal].posts), nil
+	s := &m.sourceAt[ordinal]
+	return slices.Clip(record), slices.Clip(s.posts), s.exemplar, nil
+}
+
+func (m *memIndex) exemplars() ([]exemplarsRef, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.Clip(m.exemplarsAt), nil
 }

@@ -19,6 +19,10 @@ func killedBlock(w *world, r *rand.Rand, i int) *Block {
 	return w.block(r, w.schemas[i%3], i%2 == 1, []int{i % 4 * 2, 8 + i%3*2}, 40)
 }
 
+func killedExemplars(w *world, r *rand.Rand, i int) []Exemplars {
+	return w.exemplars(r, []int{i % 4 * 2, 100}, 30)
+}
+
 const killedBlocks = 150
 
 func TestKilledChild(t *testing.T) {
@@ -33,6 +37,12 @@ func TestKilledChild(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Printf("appended %d\n", a.End(0).Generation) // one write: it is there before the next step
+		if i%3 == 0 {
+			if err := a.AppendExemplars(killedExemplars(w, r, i)...); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Printf("exemplars %d\n", a.End(0).Generation)
+		}
 		if i%5 == 0 {
 			if err := a.SetMark(0, Mark{uint64(i + 1), 0}); err != nil {
 				t.Fatal(err)
@@ -90,7 +100,13 @@ func TestKilled(t *testing.T) {
 				if _, err := fmt.Sscanf(lines.Text(), "appended %d", &generation); err != nil {
 					t.Fatalf("%s:%d: %q: %v", point, pass, lines.Text(), err)
 				}
-				for id := range rowsOf(killedBlock(w, r, n)) {
+				ids := rowsOf(killedBlock(w, r, n))
+				if n%3 == 0 && lines.Scan() {
+					for id := range exemplarIDs(killedExemplars(w, r, n)) {
+						ids[id] = true
+					}
+				}
+				for id := range ids {
 					if !got[id] && generation+4 > a.tiers[0].w.last {
 						t.Fatalf("%s:%d: block %d of generation %d of %d: row %d is gone", point, pass, n, generation, a.tiers[0].w.last, id.no)
 					}

@@ -143,6 +143,27 @@ func (l *late) Select(ctx context.Context, s Selection) ([]*Incarnation, error) 
 	return nil, l.stopped()
 }
 
+func (l *late) Exemplars(ctx context.Context, s Selection) iter.Seq2[*Exemplars, error] {
+	if a := l.a.Load(); a != nil {
+		return a.Exemplars(ctx, s)
+	}
+	return func(yield func(*Exemplars, error) bool) { yield(nil, l.stopped()) }
+}
+
+func (l *late) FindExemplars(segment [16]byte) ([]ExemplarPosition, error) {
+	if a := l.a.Load(); a != nil {
+		return a.FindExemplars(segment)
+	}
+	return nil, l.stopped()
+}
+
+func (l *late) AppendExemplars(parts ...Exemplars) error {
+	if a := l.a.Load(); a != nil {
+		return a.AppendExemplars(parts...)
+	}
+	return l.stopped()
+}
+
 func (l *late) Find(segment [16]byte) ([]*Incarnation, error) {
 	if a := l.a.Load(); a != nil {
 		return a.Find(segment)

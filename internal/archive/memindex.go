@@ -12,26 +12,28 @@ import (
 // memIndex is the index of an extent that is not sealed, filled by Append and by the scan of recovery. What a source
 // is, is kept as it lies on disk. What was answered is only ever appended to.
 type memIndex struct {
-	mu       sync.RWMutex
-	rows     []blockRef
-	schemaAt []memSchema // by ordinal
-	byHash   map[[16]byte]uint32
-	records  []byte      // of all sources, one behind the other
-	sourceAt []memSource // by ordinal
-	first    map[[16]byte]uint32
-	keys     map[uint64]struct{} // of the filter
-	pairHash []uint64            // pairKey of each label of each source, in their order
-	room     int                 // what the sections take at most, without their ordinals'
-	mark     Mark                // the newest in the extent
-	tmin     int64               // ms, of all rows
-	tmax     int64
+	mu          sync.RWMutex
+	rows        []blockRef
+	exemplarsAt []exemplarsRef
+	schemaAt    []memSchema // by ordinal
+	byHash      map[[16]byte]uint32
+	records     []byte      // of all sources, one behind the other
+	sourceAt    []memSource // by ordinal
+	first       map[[16]byte]uint32
+	keys        map[uint64]struct{} // of the filter
+	pairHash    []uint64            // pairKey of each label of each source, in their order
+	room        int                 // what the sections take at most, without their ordinals'
+	mark        Mark                // the newest in the extent
+	tmin        int64               // ms, of all rows
+	tmax        int64
 }
 
 type memSource struct {
-	record uint32 // where in records + 1; 0: absent
-	next   uint32 // the next source of the same segment + 1; 0: none
-	pairs  uint32 // where its hashes end in pairHash
-	posts  []uint32
+	record   uint32 // where in records + 1; 0: absent
+	next     uint32 // the next source of the same segment + 1; 0: none
+	pairs    uint32 // where its hashes end in pairHash
+	posts    []uint32
+	exemplar uint64 // number of its last one; 0: none
 }
 
 type memSchema struct {
@@ -213,9 +215,9 @@ func (m *memIndex) pairs(name string, f func(value string, ordinals []uint32) bo
 // What an index takes on disk beyond its ordinals, bytes at most: of a source beside its record, of a pair beside its text, of a
 // pair once more, of a rows block and of each of its sources.
 const (
-	roomSource = 4 + 4 + idEntrySize + 2 // k, padding, id, filter
-	roomPair   = 4 + 4 + 3 + 2           // offset, lengths, count, filter
-	roomPairOf = 3                       // an ordinal below 2^20 as a uvarint
+	roomSource = 8 + 4 + 4 + idEntrySize + 2 // last exemplar, k, padding, id, filter
+	roomPair   = 4 + 4 + 3 + 2               // offset, lengths, count, filter
+	roomPairOf = 3                           // an ordinal below 2^20 as a uvarint
 	roomBlock  = blockEntrySize
 	roomPost   = 4
 	roomFixed  = BlockHeaderSize + indexHeadSize + indexSections*align + sourceEntrySize + 4 + align // alignment, last offsets, the filter's
@@ -351,6 +353,27 @@ func (m *memIndex) addRows(offset uint32, h *BlockHeader, sources []SourceRows) 
 	return nil
 }
 
+// addExemplars takes in an exemplars block whose head was read.
+func (m *memIndex) addExemplars(offset uint32, h *BlockHeader, parts []ExemplarPart) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range parts {
+		if int(p.Schema) >= len(m.schemaAt) || m.schemaAt[p.Schema].offset == 0 {
+			return fmt.Errorf("schema %d: %w", p.Schema, errAbsent)
+		}
+		if m.record(p.Source) == nil {
+			return fmt.Errorf("source %d: %w", p.Source, errAbsent)
+		}
+	}
+	for _, p := range parts {
+		s := &m.sourceAt[p.Source]
+		s.exemplar = max(s.exemplar, p.LastNo)
+	}
+	m.exemplarsAt = append(m.exemplarsAt, exemplarsRef{offset, h.Length, h.Count, h.Runs, h.TMin, h.TMax})
+	m.room += roomBlock
+	return nil
+}
+
 // schemaOrdinal is a schema's.
 func (m *memIndex) schemaOrdinal(hash [16]byte) (uint32, bool) {
 	m.mu.RLock()
@@ -404,6 +427,7 @@ func (m *memIndex) appendIndex(b []byte, seed seed, offset uint32) []byte {
 		at := len(b)
 		if record := m.sourceRecord(uint32(o)); record != nil {
 			b = append(b, record...)
+			b = le.AppendUint64(b, m.sourceAt[o].exemplar)
 			b = le.AppendUint32(b, uint32(len(m.sourceAt[o].posts)))
 			for _, p := range m.sourceAt[o].posts {
 				b = le.AppendUint32(b, p)
@@ -463,6 +487,14 @@ func (m *memIndex) appendIndex(b []byte, seed seed, offset uint32) []byte {
 		return true
 	})
 	done(sectionPairs)
+	for _, r := range m.exemplarsAt {
+		for _, v := range []uint32{r.offset, r.length, r.parts, r.exemplars} {
+			b = le.AppendUint32(b, v)
+		}
+		b = le.AppendUint64(b, uint64(r.tmin))
+		b = le.AppendUint64(b, uint64(r.tmax))
+	}
+	done(sectionExemplars)
 	h := BlockHeader{Magic: blockMagic, Type: blockIndex}
 	seed.finish(b[block:], offset, &h)
 	return b

@@ -419,7 +419,7 @@ func (a *Archive) Tiers() []Tier {
 func (t *tier) stat() Tier {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	s := Tier{Step: t.step(), Size: t.at(len(t.extents)), Extents: len(t.extents), ExtentSize: int64(t.size()), Evicted: t.evicted.Load(), Skipped: t.skipped.Load()}
+	s := Tier{Step: t.step(), Size: t.at(len(t.extents)), Extents: len(t.extents), ExtentSize: int64(t.size()), Evicted: t.evicted.Load(), EvictedExemplars: t.exemplarsEvicted.Load(), Skipped: t.skipped.Load()}
 	for _, e := range t.extents {
 		if e == nil {
 			continue
@@ -427,6 +427,7 @@ func (t *tier) stat() Tier {
 		s.Used++
 		s.Bytes += t.taken(e)
 		s.Generation = max(s.Generation, e.generation)
+		s.Exemplars += e.exemplarBlocks()
 		blocks, sources, tmin, tmax := e.stat()
 		if s.Sources += sources; blocks == 0 {
 			continue
@@ -457,6 +458,15 @@ func (e *extent) stat() (blocks, sources int, tmin, tmax int64) {
 	e.mem.mu.RLock()
 	defer e.mem.mu.RUnlock()
 	return len(e.mem.rows), len(e.mem.sourceAt), e.mem.tmin, e.mem.tmax
+}
+
+// exemplarBlocks is how many blocks of exemplars an extent has.
+func (e *extent) exemplarBlocks() int {
+	if e.trailer != nil {
+		return int(e.trailer.Exemplars)
+	}
+	all, _ := e.mem.exemplars()
+	return len(all)
 }
 
 // Close implements Reader. What was not synced is not synced by it.

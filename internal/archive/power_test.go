@@ -74,7 +74,19 @@ func (r *run) look(tier int) {
 // act does something at random. An error is that of the files.
 func (r *run) act() error {
 	tier := r.r.IntN(len(r.o.Tiers))
-	switch k := r.r.IntN(40); {
+	switch k := r.r.IntN(46); {
+	case k >= 40:
+		var sources []int
+		for i := range 1 + r.r.IntN(4) {
+			sources = append(sources, r.r.IntN(30)*8+2*i)
+		}
+		parts := r.w.exemplars(r.r, sources, 1+r.r.IntN(200))
+		err := r.a.AppendExemplars(parts...)
+		r.look(0)
+		if err == nil {
+			r.all[0] = append(r.all[0], appended{r.a.End(0).Generation, exemplarIDs(parts), false})
+		}
+		return err
 	case k < 30:
 		var blocks []*Block
 		for range 1 + r.r.IntN(2) {

@@ -563,7 +563,7 @@ func (a *Archive) blocks(e *extent, ix index, from uint32, yield func(*BlockInfo
 		for _, s := range b.sources {
 			src := sources[s.Source]
 			if src == nil {
-				record, _, err := ix.entry(s.Source)
+				record, _, _, err := ix.entry(s.Source)
 				if err != nil {
 					return true, from, err
 				}

@@ -18,6 +18,9 @@ import (
 func (w *world) readAll(a *Archive, tier int) (rows map[rowID]bool, wrong []string, err error) {
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	rows = map[rowID]bool{}
+	if tier == 0 {
+		wrong = w.readExemplars(a, rows)
+	}
 	found, err := a.Select(context.Background(), Selection{To: 1 << 60, Tiers: []int{tier}})
 	for _, inc := range found {
 		if want := w.source(int(inc.Inode)); fmt.Sprint(*inc.Source) != fmt.Sprint(*want) && len(want.Attributes)+len(inc.Attributes) > 0 || inc.Key != want.Key {

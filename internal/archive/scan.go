@@ -108,6 +108,16 @@ func (e *extent) take(off uint32, h *BlockHeader, body []byte) error {
 			e.mem.passOver(h, head.sources)
 		}
 		return err
+	case blockExemplars:
+		parts, err := e.seed.cutExemplarsHead(off, h, body)
+		if err == nil {
+			err = e.mem.addExemplars(off, h, parts)
+		}
+		if err != nil {
+			e.mem.passOver(h, nil)
+			e.mem.passOverParts(parts)
+		}
+		return err
 	case blockMark:
 		if len(body) < markSize {
 			return errShort
@@ -141,6 +151,20 @@ func (m *memIndex) passOver(h *BlockHeader, sources []SourceRows) {
 			if s.Source < maxOrdinals {
 				m.reserve(s.Source + 1)
 			}
+		}
+	}
+}
+
+// passOverParts is passOver for what an exemplars block refers to.
+func (m *memIndex) passOverParts(parts []ExemplarPart) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range parts {
+		if p.Schema < maxOrdinals {
+			m.reserveSchemas(p.Schema + 1)
+		}
+		if p.Source < maxOrdinals {
+			m.reserve(p.Source + 1)
 		}
 	}
 }

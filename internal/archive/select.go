@@ -244,7 +244,7 @@ func (q *selecting) sources(ctx context.Context, v *view, ix index, ordinals []u
 		if i%256 == 255 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		record, posts, err := ix.entry(o)
+		record, posts, _, err := ix.entry(o)
 		if errors.Is(err, errAbsent) {
 			continue
 		} else if err != nil {

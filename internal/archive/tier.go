@@ -19,7 +19,7 @@ type tier struct {
 	open    *extent      // that is appended to; nil: none yet
 	mark    Mark         // the newest
 
-	evicted, skipped atomic.Uint64
+	evicted, skipped, exemplarsEvicted atomic.Uint64
 
 	w writing // the writer's alone
 }

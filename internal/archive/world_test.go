@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -129,6 +130,73 @@ func (w *world) block(r *rand.Rand, schema *Schema, folded bool, sources []int, 
 	return b
 }
 
+// exemplars makes some of a few sources of one uid, going on where the last ones of each ended.
+func (w *world) exemplars(r *rand.Rand, sources []int, n int) (parts []Exemplars) {
+	for _, i := range sources {
+		src := w.source(i)
+		at := exemplarKey(src.Key)
+		p := Exemplars{Source: src, Schema: w.schemas[1+r.IntN(2)]}
+		for range n {
+			w.next[at] += 1 + r.Uint64N(3)/2
+			p.List = append(p.List, w.exemplar(src.Key, w.next[at]))
+		}
+		parts = append(parts, p)
+	}
+	return parts
+}
+
+// exemplar is one of a source: what it says follows from its number.
+func (w *world) exemplar(k Key, no uint64) (x Exemplar) {
+	h := mix(uint64(le.Uint32(k.Segment[:]))<<32 | no)
+	x = Exemplar{Number: no, Series: int(h % 2 * 4), Value: float64(h>>40) / 16, Time: w.time(no)*1e6 + int64(h%1e6)} // requests, or latency
+	le.PutUint64(x.TraceID[:], h)
+	le.PutUint64(x.TraceID[8:], mix(h))
+	le.PutUint32(x.SpanID[4:], uint32(h%3))
+	return x
+}
+
+// exemplarKey is what a source's exemplars are numbered by in next, and known by as rowIDs.
+func exemplarKey(k Key) Key {
+	k.Epoch |= 1 << 31
+	return k
+}
+
+// readExemplars adds all exemplars to rows, and says what is wrong with them.
+func (w *world) readExemplars(a *Archive, rows map[rowID]bool) (wrong []string) {
+	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	for p, err := range a.Exemplars(context.Background(), Selection{From: math.MinInt64, To: math.MaxInt64}) {
+		if err != nil {
+			say("exemplars: %v", err)
+			continue
+		}
+		if want := w.source(int(p.Source.Inode)); fmt.Sprint(*p.Source) != fmt.Sprint(*want) {
+			say("source of exemplars: want %+v, got %+v", want, p.Source)
+		}
+		for _, x := range p.List {
+			if want := w.exemplar(p.Source.Key, x.Number); x != want {
+				say("exemplar: want %+v, got %+v", want, x)
+			}
+			id := rowID{exemplarKey(p.Source.Key), x.Number}
+			if rows[id] {
+				say("exemplar %d twice", x.Number)
+			}
+			rows[id] = true
+		}
+	}
+	return wrong
+}
+
+// exemplarIDs names those of some parts.
+func exemplarIDs(parts []Exemplars) map[rowID]bool {
+	out := map[rowID]bool{}
+	for _, p := range parts {
+		for _, x := range p.List {
+			out[rowID{exemplarKey(p.Source.Key), x.Number}] = true
+		}
+	}
+	return out
+}
+
 // A rowID is a row in the archive.
 type rowID struct {
 	key Key
@@ -138,6 +206,9 @@ type rowID struct {
 // read reads all that a tier holds, from the blocks, and says what is wrong with it. What fails a check is passed over.
 func (w *world) read(a *Archive, tier int) (rows map[rowID]bool, wrong []string) {
 	rows = map[rowID]bool{}
+	if tier == 0 {
+		wrong = w.readExemplars(a, rows)
+	}
 	say := func(e *extent, off uint32, format string, args ...any) {
 		if e.t.gone(e) {
 			return

@@ -30,6 +30,10 @@ func Archive(out io.Writer, dir string) (err error) {
 	if err := d.tiers(); err != nil {
 		return err
 	}
+	exemplars, err := d.exemplars()
+	if err != nil {
+		return err
+	}
 	for _, hash := range slices.SortedFunc(maps.Keys(d.schemas), func(x, y [16]byte) int { return bytes.Compare(x[:], y[:]) }) {
 		s := d.schemas[hash]
 		d.printf("schema %x table=%d %s", s.Hash, s.Table, fixed([]byte(s.Name)))
@@ -57,6 +61,12 @@ func Archive(out io.Writer, dir string) (err error) {
 				}
 			}
 		}
+		slices.SortStableFunc(exemplars[key], func(x, y archiveExemplar) int {
+			return cmp.Or(cmp.Compare(x.table, y.table), cmp.Compare(x.number, y.number))
+		})
+		for _, x := range exemplars[key] {
+			d.printf("%s", x.line)
+		}
 	}
 	return d.Flush()
 }
@@ -66,6 +76,33 @@ type archiveDump struct {
 	a       *archive.Archive
 	schemas map[[16]byte]*archive.Schema
 	sources map[archive.Key]*archive.Source
+}
+
+// archiveExemplar is what the text says of one.
+type archiveExemplar struct {
+	table  int
+	number uint64
+	line   string
+}
+
+// exemplars are all that there are, by source.
+func (d *archiveDump) exemplars() (map[archive.Key][]archiveExemplar, error) {
+	all := map[archive.Key][]archiveExemplar{}
+	for p, err := range d.a.Exemplars(context.Background(), archive.Selection{From: math.MinInt64, To: math.MaxInt64}) {
+		if err != nil {
+			return nil, err
+		}
+		d.schemas[p.Schema.Hash] = p.Schema
+		if d.sources[p.Source.Key] == nil {
+			d.sources[p.Source.Key] = p.Source
+		}
+		for i := range p.List {
+			x := &p.List[i]
+			all[p.Source.Key] = append(all[p.Source.Key], archiveExemplar{p.Schema.Table, x.Number, fmt.Sprintf("exemplar %d %d %s t=%d value=%s trace=%x span=%x",
+				p.Schema.Table, x.Number, seriesID(p.Schema.Series[x.Series]), x.Time, number(layout.F64, math.Float64bits(x.Value)), x.TraceID, x.SpanID)})
+		}
+	}
+	return all, nil
 }
 
 func (d *archiveDump) printf(format string, args ...any) { fmt.Fprintf(d, format+"\n", args...) }

@@ -19,14 +19,15 @@ import (
 
 // Memory is an archive.Writer. Its zero value has no tiers: see New.
 type Memory struct {
-	mu      sync.RWMutex
-	steps   []time.Duration
-	tiers   [][]stored
-	marks   []archive.Mark
-	reuse   func(tier int, generation uint64)
-	err     error
-	evicted []uint64
-	unions  map[string][]*reader.Series
+	mu        sync.RWMutex
+	steps     []time.Duration
+	tiers     [][]stored
+	marks     []archive.Mark
+	reuse     func(tier int, generation uint64)
+	err       error
+	evicted   []uint64
+	exemplars []archive.Exemplars
+	unions    map[string][]*reader.Series
 }
 
 type stored struct {

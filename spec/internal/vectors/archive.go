@@ -70,6 +70,7 @@ type extentFile struct {
 	sources []indexSource
 	schemas []indexSchema
 	rows    [][]byte
+	traces  [][]byte // section 8
 	mark    [2]uint64
 	span    [2]int64
 	filter  int // bytes
@@ -79,6 +80,7 @@ type indexSource struct {
 	record []byte
 	labels [][2]string
 	posts  []uint32
+	last   uint64 // of its exemplars
 }
 
 type indexSchema struct {
@@ -118,6 +120,7 @@ const (
 	typeRows
 	typeMark
 	typeIndex
+	typeExemplars
 )
 
 // block appends one, and answers where it lies.
@@ -458,6 +461,71 @@ func (e *extentFile) shares(schema uint32, step uint64, folded bool, members []p
 	return at
 }
 
+// A trace is one exemplar, at a time in ns since birth.
+type trace struct {
+	no, series uint64
+	t          int64
+	value      float64
+	id         byte
+	root       bool // without span_id
+}
+
+// A tracePart is what one source and schema have in an exemplars block.
+type tracePart struct {
+	source, schema uint32
+	of             []trace
+	columns        []byte // nil: those of the exemplars
+}
+
+// exemplars appends a block of them. FORMAT.md 16.3.
+func (e *extentFile) exemplars(all ...tracePart) (at int) {
+	h := blockHead{typ: typeExemplars, count: uint32(len(all)), head: uint32(8 + 24*len(all)), tmin: math.MaxInt64, tmax: math.MinInt64}
+	head, data := make([]byte, 8), []byte{}
+	from := e.at + 64 + int(h.head)
+	for _, p := range all {
+		var numbers, series, times []uint64
+		var values []float64
+		var ids []byte
+		for _, x := range p.of {
+			t := birthUnix + x.t
+			numbers, series, times, values = append(numbers, x.no), append(series, x.series), append(times, uint64(t)), append(values, x.value)
+			for i := range 24 {
+				c := x.id + byte(i)*3
+				if x.root && i >= 16 {
+					c = 0
+				}
+				ids = append(ids, c)
+			}
+			ms := t / 1_000_000
+			h.tmin, h.tmax = min(h.tmin, ms), max(h.tmax, ms)
+		}
+		h.runs += uint32(len(p.of))
+		run := p.columns
+		if run == nil {
+			run = slices.Concat(words(numbers...), words(series...), words(times...), reals(values...))
+		}
+		run = append(slices.Clip(run), ids...)
+		data = le.AppendUint32(data, e.check(from+len(data)+4, run))
+		data = append(data, run...)
+		last := p.of[len(p.of)-1].no
+		for _, v := range []uint32{p.source, p.schema, uint32(len(p.of)), uint32(len(data))} {
+			head = le.AppendUint32(head, v)
+		}
+		head = le.AppendUint64(head, last)
+		if int(p.source) < len(e.sources) {
+			e.sources[p.source].last = max(e.sources[p.source].last, last)
+		}
+	}
+	at = e.block(h, append(head, data...))
+	e.signHead(at)
+	entry := le.AppendUint32(nil, uint32(at))
+	for _, v := range []uint32{uint32(e.at - at), h.count, h.runs} {
+		entry = le.AppendUint32(entry, v)
+	}
+	e.traces = append(e.traces, le.AppendUint64(le.AppendUint64(entry, uint64(h.tmin)), uint64(h.tmax)))
+	return at
+}
+
 func (e *extentFile) setMark(generation, offset uint64) (at int) {
 	e.mark = [2]uint64{generation, offset}
 	return e.block(blockHead{typ: typeMark}, le.AppendUint64(le.AppendUint64(nil, generation), offset))
@@ -473,7 +541,7 @@ func (e *extentFile) seal() (index int) {
 func (e *extentFile) trailer(index, length int) {
 	b := e.b[limit:]
 	clear(b)
-	for i, v := range []int{index, length, len(e.sources), len(e.schemas), len(e.rows)} {
+	for i, v := range []int{index, length, len(e.sources), len(e.schemas), len(e.rows), len(e.traces)} {
 		le.PutUint32(b[4*i:], uint32(v))
 	}
 	for i, v := range []uint64{uint64(e.span[0]), uint64(e.span[1]), e.mark[0], e.mark[1]} {
@@ -483,7 +551,7 @@ func (e *extentFile) trailer(index, length int) {
 }
 
 func (e *extentFile) index() int {
-	var section [8][]byte
+	var section [9][]byte
 	type pair struct {
 		name, value string
 		sources     []uint64
@@ -525,6 +593,7 @@ func (e *extentFile) index() int {
 	}
 	section[0] = filter
 	section[1] = bytes.Join(e.rows, nil)
+	section[8] = bytes.Join(e.traces, nil)
 	for _, s := range e.schemas {
 		section[4] = append(section[4], s.hash...)
 		for _, v := range []uint32{s.offset, s.table, s.series, 0} {
@@ -550,12 +619,13 @@ func (e *extentFile) index() int {
 	}
 	section[6] = le.AppendUint32(section[6], uint32(len(section[7])))
 	// Where section 3 comes to lie is known once section 2's length is.
-	body, from := make([]byte, 8+8*16), e.at+64
-	le.PutUint32(body, 8)
+	body, from := make([]byte, 8+9*16), e.at+64
+	le.PutUint32(body, 9)
 	at := len(body) + len(section[0]) + len(section[1])
 	at += 8 * (len(e.sources) + 1)
 	for _, s := range e.sources {
-		data := le.AppendUint32(slices.Clone(s.record), uint32(len(s.posts)))
+		data := le.AppendUint64(slices.Clone(s.record), s.last)
+		data = le.AppendUint32(data, uint32(len(s.posts)))
 		for _, p := range s.posts {
 			data = le.AppendUint32(data, p)
 		}

@@ -80,6 +80,38 @@ func head(do func(b []byte)) func(*simple) {
 	}
 }
 
+// traced appends a block of exemplars to the open extent: two parts of one exemplar each.
+func traced(s *simple) int {
+	return s.open.exemplars(tracePart{source: 0, of: []trace{{no: 3, t: 5_000_000_000, value: 0.75, id: 1}}}, tracePart{source: 1, of: []trace{{no: 4, t: 6_000_000_000, value: 8, id: 2}}})
+}
+
+// traceHead changes the head of such a block.
+func traceHead(do func(b []byte)) func(*simple) {
+	return func(s *simple) {
+		at := traced(s)
+		do(s.open.b[at+64:])
+		s.open.signHead(at)
+	}
+}
+
+// traceRun changes the run of its first part, and makes body_check right.
+func traceRun(do func(b []byte)) func(*simple) {
+	return func(s *simple) {
+		at := traced(s)
+		run := at + 64 + 8 + 2*24
+		end := run + int(le.Uint32(s.open.b[at+64+8+12:]))
+		do(s.open.b[run:end])
+		s.open.signBody(at)
+	}
+}
+
+// tracesOf appends a block of these exemplars, of the first source, and a good one.
+func tracesOf(all ...trace) func(*simple) {
+	return func(s *simple) {
+		s.open.exemplars(tracePart{source: 0, of: all}, tracePart{source: 1, of: []trace{{no: 4, id: 2}}})
+	}
+}
+
 const directory = 8 + 2*48
 
 // column replaces one of 3 rows of one source in a run of the open extent, by a new block behind the others; the field is the
@@ -168,7 +200,7 @@ func brokenArchives() []Vector {
 			s.f.sign()
 			s.open.b[0x10], s.open.b[0x30] = 1, 2
 			s.open.sign(0)
-			s.sealed.b[limit+0x14], s.sealed.b[limit+0x38] = 1, 2
+			s.sealed.b[limit+0x38] = 2
 			s.sealed.sign(limit)
 			at := rowsAt(s)
 			s.open.b[at+0x38], s.open.b[at+64+4] = 1, 2
@@ -198,10 +230,11 @@ func brokenArchives() []Vector {
 			s.sealed.trailer(s.at[0].people, int(le.Uint32(s.sealed.b[s.at[0].people+8:])))
 		}},
 		{"trailer-blocks", "18", "more rows blocks in the trailer than in the index", Unsealed, "sections as long as the trailer says", trailer32(0x10, func(*simple) uint32 { return 3 })},
+		{"trailer-exemplars", "18", "more exemplars blocks in the trailer than in the index", Unsealed, "sections as long as the trailer says", trailer32(0x14, func(*simple) uint32 { return 3 })},
 		{"trailer-schemas", "18", "fewer schemas in the trailer than in the index", Unsealed, "sections as long as the trailer says", trailer32(0xc, func(*simple) uint32 { return 0 })},
 		{"trailer-sources", "18", "more sources in the trailer than in the index", Unsealed, "sections as long as the trailer says", trailer32(8, func(*simple) uint32 { return 3 })},
 		// 18
-		{"index-sections", "18", "an index of 7 sections", Unsealed, "8 sections", func(s *simple) { s.sealed.b[s.index+64] = 7; s.sealed.signBody(s.index) }},
+		{"index-sections", "18", "an index of 8 sections", Unsealed, "9 sections", func(s *simple) { s.sealed.b[s.index+64] = 8; s.sealed.signBody(s.index) }},
 		{"index-header", "18", "an index whose header's check is wrong", Unsealed, "an index where the trailer says", func(s *simple) { s.sealed.b[s.index+0x38] ^= 1 }},
 		{"index-section-odd", "18", "a section at no multiple of 8", Unsealed, "section 1", sectionEntry(1, 0, plus(4))},
 		{"index-section-past", "18", "a section behind the index's end", Unsealed, "section 7", sectionEntry(7, 4, plus(1<<20))},
@@ -230,8 +263,8 @@ func brokenArchives() []Vector {
 		}},
 		{"block-length-short", "15.1", "a length below 64", NoBlock, "no block", block32(rowsAt, 8, 56)},
 		{"block-length-past", "15.1", "a length beyond the trailer", NoBlock, "no block", block32(rowsAt, 8, extentSize)},
-		{"block-type-6", "15.1", "a type of a later minor version: no damage", Ignore, "type", func(s *simple) {
-			s.open.block(blockHead{typ: 6, first: 9, count: 9}, make([]byte, 40))
+		{"block-type-7", "15.1", "a type of a later minor version: no damage", Ignore, "type", func(s *simple) {
+			s.open.block(blockHead{typ: 7, first: 9, count: 9}, make([]byte, 40))
 			s.open.shares(0, second, false, nil, tick2(0, 30))
 		}},
 		{"block-flags", "15.1", "flags that nobody knows", Ignore, "flags", func(s *simple) { s.open.b[rowsAt(s)+7] = 0x80; s.open.sign(rowsAt(s)) }},
@@ -342,6 +375,67 @@ func brokenArchives() []Vector {
 			broken.fields[0] = unhex("03")
 			s.open.shares(0, second, false, nil, row(1), broken, row(0))
 		}},
+		// 16.3
+		{"exemplars-0", "16.3", "a part without exemplars", Skip, "exemplars at least 1", traceHead(func(b []byte) { le.PutUint32(b[8+8:], 0) })},
+		{"exemplars-count", "16.3", "another number of exemplars in the header than in the parts", Skip, "as many as the header says", block32(traced, 0x30, 3)},
+		{"exemplars-parts-0", "16.3", "a block of no part", Skip, "count 1 to 1024", func(s *simple) {
+			s.open.block(blockHead{typ: typeExemplars, head: 8}, make([]byte, 8))
+			s.open.signHead(s.open.at - 72)
+		}},
+		{"exemplars-head", "16.3", "a head of another length than its parts have", Skip, "head", block32(traced, 0x34, 8+24)},
+		{"exemplars-head-check", "16.3", "a head whose check is wrong, under a right body_check", Skip, "check of the head", body(traced, func(b []byte) { b[0] ^= 1 })},
+		{"exemplars-end-past", "16.3", "a part that ends behind the block", Skip, "end of a part", traceHead(func(b []byte) { le.PutUint32(b[8+24+12:], 1<<20) })},
+		{"exemplars-end-descending", "16.3", "a part that ends before it begins", Skip, "end of a part", traceHead(func(b []byte) { le.PutUint32(b[8+24+12:], 4) })},
+		{"exemplars-source-unknown", "16.3", "exemplars of a source that no block gave, and what it would have been is given to nobody else", Skip, "a source that a block gave", func(s *simple) {
+			traced(s)
+			s.open.exemplars(tracePart{source: 2, of: []trace{{no: 9, t: 1}}})
+			s.open.people(2, person{id: 3})
+			s.open.shares(0, second, false, nil, tick2(2, 20))
+		}},
+		{"exemplars-schema-unknown", "16.3", "exemplars of a schema that no block gave", Skip, "a schema that a block gave", func(s *simple) {
+			s.open.exemplars(tracePart{schema: 1, of: []trace{{no: 9, t: 1}}})
+		}},
+		{"exemplars-part-check", "16.3", "a part whose check is wrong: the other is read", Skip, "check of the part", traceRun(func(b []byte) { b[4] ^= 1 })},
+		{"exemplars-ids-short", "16.3", "columns that leave no room for the ids", Skip, "ids in the run", func(s *simple) {
+			at := s.open.exemplars(tracePart{of: []trace{{no: 9, t: 1}, {no: 10, t: 1}}})
+			run, end := at+64+8+24, s.open.b[at+64+8+12:]
+			le.PutUint32(end, le.Uint32(end)-1)
+			le.PutUint32(s.open.b[run:], s.open.check(run+4, s.open.b[run+4:run+int(le.Uint32(end))]))
+			s.open.signHead(at)
+		}},
+		{"exemplars-series", "16.3", "a series that the schema does not have", Skip, "a counter or histogram", tracesOf(trace{no: 9, series: 2})},
+		{"exemplars-series-kind", "16.3", "an exemplar of a gauge", Skip, "a counter or histogram", tracesOf(trace{no: 9, series: 1})},
+		{"exemplars-numbers", "16.3", "numbers that fall", Skip, "ascend to last_no", tracesOf(trace{no: 9}, trace{no: 8})},
+		{"exemplars-number-0", "16.3", "number 0", Skip, "ascend to last_no", tracesOf(trace{no: 0}, trace{no: 8})},
+		{"exemplars-last", "16.3", "a last_no that is not the last", Skip, "ascend to last_no", traceHead(func(b []byte) { le.PutUint64(b[8+16:], 77) })},
+		{"exemplars-absent", "16.3", "a column with an absent value", Skip, "absent", func(s *simple) {
+			s.open.exemplars(tracePart{of: []trace{{no: 9}, {no: 10}}, columns: slices.Concat(words(9, 10), words(0, 0), words(birthUnix, birthUnix), reals(1, none))})
+		}},
+		{"exemplars-column", "16.3", "a column that is corrupt", Skip, "presence", func(s *simple) {
+			s.open.exemplars(tracePart{of: []trace{{no: 9}, {no: 10}}, columns: slices.Concat(words(9, 10), unhex("03"), words(birthUnix, birthUnix), reals(1, 2))})
+		}},
+		{"exemplars-sealed", "16.3", "a part whose check is wrong, in an extent that is sealed", Skip, "check of the part", func(s *simple) {
+			f := newTier("1s.tier", second, 2)
+			e := f.extent(0, 1)
+			e.people(0, person{id: 1})
+			e.schema(0, 0, "scalars", pairOf)
+			at := e.exemplars(tracePart{of: []trace{{no: 9, t: 1}}})
+			e.exemplars(tracePart{of: []trace{{no: 11, t: 1}}})
+			e.seal()
+			e.b[at+64+8+24+5] ^= 1
+			s.f = f
+		}},
+		{"exemplars-elsewhere", "18", "an exemplars block that is not where section 8 says", Skip, "exemplars block", func(s *simple) {
+			f := newTier("1s.tier", second, 2)
+			e := f.extent(0, 1)
+			e.people(0, person{id: 1})
+			e.schema(0, 0, "scalars", pairOf)
+			e.exemplars(tracePart{of: []trace{{no: 9, t: 1}}})
+			e.exemplars(tracePart{of: []trace{{no: 11, t: 1}}})
+			le.PutUint32(e.traces[0], uint32(le.Uint32(e.traces[0])+8))
+			e.seal()
+			s.f = f
+		}},
 		{"members-many", "16.2", "more members than run 4 has", Skip, "members", func(s *simple) {
 			at := s.open.shares(0, second, false, []person{{id: 1}}, tick2(0, 20))
 			run, n := s.open.runAt(at, 4)
@@ -357,7 +451,7 @@ func brokenArchives() []Vector {
 		rule    string
 	}{
 		{"filter", 0, "the filter", ""}, {"blocks", 1, "rows blocks", ""}, {"offsets", 2, "the sources' places", ""}, {"sources", 3, "the sources", ""},
-		{"schemas", 4, "the schemas", ""}, {"ids", 5, "segment ids", ""}, {"pair-offsets", 6, "the pairs' places", ""}, {"pairs", 7, "label pairs", ""},
+		{"schemas", 4, "the schemas", ""}, {"ids", 5, "segment ids", ""}, {"pair-offsets", 6, "the pairs' places", ""}, {"pairs", 7, "label pairs", ""}, {"exemplars", 8, "exemplars blocks", ""},
 	} {
 		all = append(all, archiveChanges([]archiveChange{{"index-check-" + c.id, "18", "the check of section " + string(rune('0'+c.section)) + ", " + c.comment + ", is wrong", Unsealed,
 			"section " + string(rune('0'+c.section)), func(s *simple) { // the bytes, under a body_check that is right

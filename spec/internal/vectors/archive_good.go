@@ -43,7 +43,7 @@ func tick(source uint32, first, n int) share {
 	return s
 }
 
-// simple is what broken images are changes of: an extent that is sealed, and one that is open; two sources in each, a counter and a gauge.
+// simple is what broken images are changes of: an extent that is sealed, and one that is open; two sources in each, a counter and a gauge; exemplars in the sealed one.
 type simple struct {
 	f            *tierFile
 	sealed, open *extentFile
@@ -68,6 +68,7 @@ func newSimple() *simple {
 		at.rows = e.shares(0, second, false, nil, share(0, no), share(1, no))
 		at.more = e.shares(0, second, false, nil, share(0, no+3))
 		if i == 0 {
+			e.exemplars(tracePart{source: 0, of: []trace{{no: 1, t: 1_000_000_000, value: 1, id: 3}, {no: 2, t: 1_500_000_000, value: 5, id: 4}}})
 			s.sealed, s.index = e, e.seal()
 		} else {
 			s.open = e
@@ -307,6 +308,26 @@ func goodArchives() (all []Vector) {
 	column(2, 3, "00 00")
 	column(2, 2, "01")
 	add("columns", "17.4", "the page's worked examples of columns, as fields of rows", f)
+
+	f = tier(3)
+	e = f.extent(0, 1)
+	e.people(0, person{id: 1}, person{id: 2}, person{id: 3})
+	e.schema(0, 0, "scalars", allKinds())
+	e.schema(1, 1, "histograms", allKinds()[6:7])
+	e.shares(0, second, false, nil, share{times: []int64{1000, 2000, 3000}, fields: kindFields()})
+	e.exemplars(tracePart{source: 0, schema: 0, of: []trace{{no: 1, series: 0, t: 1_500_000_001, value: 3, id: 10}, {no: 2, series: 6, t: 1_499_999_999, value: 0.125, id: 20, root: true}, {no: 5, series: 7, t: 2_000_000_000, value: 1e9, id: 30}}},
+		tracePart{source: 0, schema: 1, of: []trace{{no: 3, series: 0, t: 1_600_000_000, value: -2.5, id: 40}}},
+		tracePart{source: 2, schema: 1, of: []trace{{no: 64, series: 0, t: -1, value: math.Copysign(0, -1), id: 50}, {no: 65, series: 0, t: 9_000_000_000_000, value: 0, id: 60}}})
+	e.exemplars(tracePart{source: 0, schema: 0, of: []trace{{no: 6, series: 1, t: 2_100_000_000, value: 0.25, id: 70}}})
+	e.seal()
+	e = f.extent(1, 2)
+	e.people(0, person{id: 3}, person{id: 1, epoch: 1})
+	e.schema(0, 1, "histograms", allKinds()[6:7])
+	e.schema(1, 0, "scalars", allKinds())
+	e.exemplars(tracePart{source: 0, schema: 0, of: []trace{{no: 65, series: 0, t: 9_000_000_000_000, value: 0, id: 60}, {no: 66, series: 0, t: 9_100_000_000_000, value: 7, id: 80}}},
+		tracePart{source: 1, schema: 1, of: []trace{{no: 5, series: 7, t: 2_000_000_000, value: 1e9, id: 30}, {no: 7, series: 7, t: 3_000_000_000, value: 2e9, id: 90}}})
+	e.exemplars(tracePart{source: 0, schema: 0, of: []trace{{no: 66, series: 0, t: 9_100_000_000_000, value: 7, id: 80}}})
+	add("exemplars", "16.3", "exemplars of counters and histograms, of sources with and without rows, in a sealed extent and an open one, of an epoch and the next; some written twice count once", f)
 
 	// What a crash, and recovery behind it, leave.
 	v := newSimple()
