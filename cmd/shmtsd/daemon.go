@@ -114,7 +114,7 @@ func (d *daemon) build(c *config.Config) (err error) {
 	}
 	engine := query.New(query.Options{
 		Sources: querySources(d.register, d.history, c.QueryMaxSources), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
-		Concurrency: c.QueryConcurrency, Logger: d.log,
+		Concurrency: c.QueryConcurrency, Experimental: c.QueryExperimental, Logger: d.log,
 	})
 	revision, date := buildInfo()
 	d.http = &http.Server{

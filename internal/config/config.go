@@ -46,10 +46,11 @@ type Config struct {
 	LogLevel     slog.Level
 	LogFormat    string // text or json
 
-	QueryTimeout     time.Duration
-	QueryConcurrency int
-	QueryMaxSamples  int
-	QueryMaxSources  int
+	QueryTimeout      time.Duration
+	QueryConcurrency  int
+	QueryMaxSamples   int
+	QueryMaxSources   int
+	QueryExperimental bool
 
 	OTLP    OTLP
 	Archive Archive

@@ -64,6 +64,7 @@ func settings(c *Config) []setting {
 		{name: "query.max-concurrency", def: "4", what: "N", help: "so many queries at once; others wait", set: number(&c.QueryConcurrency, 1, 1024)},
 		{name: "query.max-samples", def: "5000000", what: "N", help: "a query may hold so many samples in memory", set: number(&c.QueryMaxSamples, 1, 1<<40)},
 		{name: "query.max-sources", def: "20000", what: "N", help: "so many lives of processes that are in the archive may match one selector", set: number(&c.QueryMaxSources, 1, 1<<24)},
+		{name: "query.experimental-functions", boolean: true, def: "false", help: "allow the PromQL functions that Prometheus has behind --enable-feature=promql-experimental-functions", set: boolean(&c.QueryExperimental)},
 		{name: "otlp.endpoint", what: "URL", help: "export OTLP there, such as http://localhost:4318 (/v1/metrics is added where there is no path) or, for grpc, http://localhost:4317; empty: no export",
 			otel: []from{{"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", exactEndpoint}, {"OTEL_EXPORTER_OTLP_ENDPOINT", baseEndpoint}}, set: text(&c.OTLP.Endpoint)},
 		{name: "otlp.protocol", def: "http/protobuf", what: "PROTOCOL", help: "http/protobuf or grpc", otel: otlpEnv("PROTOCOL", nil), set: oneOf(&c.OTLP.Protocol, "http/protobuf", "grpc")},

@@ -478,3 +478,35 @@ func TestTierMix(t *testing.T) {
 		}
 	}
 }
+
+// A process that was started anew long after the time that is asked for changes nothing of the answer: what lived before is not
+// labelled as if both had lived at once, and rows of its own that are missing then call for no smoothing.
+func TestStartedAnewLater(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(8, 1))
+	s := newStage(t, 0)
+	s.rings = []reader.Table{querytest.Scalars()}
+	a := s.app(rnd, "job", "fwd", "instance", "h:1")
+	for i := 1; i <= 600; i++ {
+		s.now += 1000
+		a.work(s.now, i == 600)
+	}
+	s.flush(a.process, 0, 1<<30, 60)
+	s.fold(a.process, 0, 1, 1<<30)
+	s.unlink(a.process)
+	s.now += 5000
+	b := s.app(rnd, "job", "fwd", "instance", "h:1")
+	for range 900 { // more than its ring of 1 s has
+		s.now += 1000
+		b.work(s.now, false)
+	}
+	for _, q := range []string{"u_total", "rate(u_total[10s])", "count_over_time(g[30s])"} {
+		at := t0 + 100_000
+		res := ask(t, s.engine, q, at, at, 0)
+		if got, want := text(res), text(ask(t, s.truth, q, at, at, 0)); got != want {
+			t.Errorf("%s: got %s, want %s", q, got, want)
+		}
+		if _, infos := res.Warnings.AsStrings("", 0, 0); len(infos) > 0 {
+			t.Errorf("%s: want nothing to be said, got %q", q, infos)
+		}
+	}
+}

@@ -69,7 +69,10 @@ type overlaps struct {
 	of map[archive.Key]*overlap
 }
 
-type overlap struct{ taken map[string]bool } // series keys, nil: none
+type overlap struct {
+	taken map[string]bool // series keys, nil: none
+	end   int64           // of the life, unix ns: of its newest row, if nobody saw it end
+}
 
 // keepOverlaps bounds them.
 const keepOverlaps = 8192
@@ -134,7 +137,7 @@ func (h *History) relabelSource(ctx context.Context, out, all []query.Segment, w
 			if err != nil {
 				warnings = append(warnings, fmt.Errorf("shmts: the archive can't be read: who overlapped with whom is not known: %w", err))
 			} else {
-				taken = o.taken
+				taken, older.end = o.taken, o.end // what was selected may not reach as far as its end
 			}
 		}
 		for k := range all {
@@ -237,7 +240,7 @@ func (h *History) overlap(ctx context.Context, a *segment, l *life) (*overlap, e
 	if err != nil {
 		return nil, err
 	}
-	o = &overlap{}
+	o = &overlap{end: me.end}
 	for _, inc := range found {
 		newer := life{segment: inc.Segment, group: inc.Group, start: inc.Birth}
 		if slices.Equal(inc.Labels, src.Labels) && me.over(&newer) {

@@ -28,6 +28,8 @@ type host struct {
 	archiver *archiver.Archiver
 	register *source.Register
 	engine   *query.Engine
+	options  query.Options         // of the engine, beside what host says
+	tiers    []archive.TierOptions // nil: 4, 2 and 1 MiB
 }
 
 // start is the daemon's, also after a stop.
@@ -35,8 +37,10 @@ func (h *host) start() {
 	h.t.Helper()
 	clock := func() time.Time { return time.Unix(0, h.now.Load()) }
 	var err error
-	if h.archive, err = archive.Open(archive.Options{Dir: h.dir, Now: clock, Tiers: []archive.TierOptions{
-		{Step: time.Second, Budget: 4 << 20}, {Step: 10 * time.Second, Budget: 2 << 20}, {Step: 5 * time.Minute, Budget: 1 << 20}}}); err != nil {
+	if h.tiers == nil {
+		h.tiers = []archive.TierOptions{{Step: time.Second, Budget: 4 << 20}, {Step: 10 * time.Second, Budget: 2 << 20}, {Step: 5 * time.Minute, Budget: 1 << 20}}
+	}
+	if h.archive, err = archive.Open(archive.Options{Dir: h.dir, Now: clock, Tiers: h.tiers}); err != nil {
 		h.t.Fatal(err)
 	}
 	if h.register, err = source.Open(source.Options{Store: reader.Options{Dir: h.store, NoMap: true}, Now: clock}); err != nil {
@@ -52,7 +56,8 @@ func (h *host) start() {
 	h.register.Hold("archive", func(s *source.Segment) bool { return h.archiver.Finished(s) })
 	var of []*source.Segment
 	var living []history.Living
-	h.engine = query.New(query.Options{Now: clock, Sources: history.New(history.Options{
+	o := h.options
+	o.Now, o.Sources = clock, history.New(history.Options{
 		Living: func() []history.Living {
 			if now := h.register.Segments(); len(now) != len(of) || len(now) > 0 && &now[0] != &of[0] {
 				of, living = now, make([]history.Living, len(now))
@@ -63,7 +68,8 @@ func (h *host) start() {
 			return living
 		},
 		Left: func() int64 { return h.register.Left() / 1e6 }, Archive: h.archive,
-	})})
+	})
+	h.engine = query.New(o)
 }
 
 func (h *host) stop() {

@@ -25,7 +25,7 @@ import (
 const (
 	CollectorVersion         = "v0.159.0"
 	collectorProviderVersion = "v1.65.0"  // confmap providers of the same release
-	PrometheusVersion        = "v0.315.0" // the module's number for Prometheus 3.15
+	PrometheusVersion        = "v0.316.0" // the module's number for Prometheus 3.16
 )
 
 const prometheusModule = "github.com/prometheus/prometheus"

@@ -29,6 +29,9 @@ type Options struct {
 	Pace        *Pace         // of queries that are not light; nil: of its own
 	Logger      *slog.Logger
 	Now         func() time.Time
+
+	// Experimental allows the functions that Prometheus has behind promql-experimental-functions.
+	Experimental bool
 }
 
 // Engine evaluates PromQL over Sources. It is safe for concurrent use.
@@ -56,7 +59,7 @@ func New(o Options) *Engine {
 	}
 	e := &Engine{
 		Storage: NewStorage(o.Sources, o.MaxSamples, o.Now),
-		parser:  parser.NewParser(parser.Options{}),
+		parser:  parser.NewParser(parser.Options{EnableExperimentalFunctions: o.Experimental}),
 		share:   o.Share,
 	}
 	e.schemas.scope = o.Scope

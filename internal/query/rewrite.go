@@ -69,7 +69,7 @@ func (r *Run) rewrite(ctx context.Context, expr parser.Expr, q string, start, en
 			v.Smoothed = true
 			coarsest = max(coarsest, step)
 		case "count_over_time", "avg_over_time":
-			if _, coarse := r.coarsestNeeded(ctx, v.LabelMatchers, from.UnixMilli(), to.UnixMilli(), 0); coarse || r.hints.MaxSourceResolution > 0 {
+			if _, coarse := r.coarsestNeeded(ctx, v.LabelMatchers, from.UnixMilli(), to.UnixMilli(), 0); coarse {
 				calls = append(calls, rewritten{call, slices.Clone(path)})
 			}
 		}
@@ -153,6 +153,9 @@ func (r *Run) coarsestNeeded(ctx context.Context, matchers []*labels.Matcher, fr
 	}
 	for i := range views {
 		v := &views[i]
+		if milli(v.Start()) > to {
+			continue // its rows are all later
+		}
 		tables := v.Tables()
 		newest := q.known(v)
 		if ns, ended := v.End(); ended {
@@ -191,6 +194,7 @@ func (r *Run) coarsestNeeded(ctx context.Context, matchers []*labels.Matcher, fr
 				if t.Step <= rng/5 {
 					planned = max(planned, t.Step)
 				}
+				seam = seam || rng == 0 && t.Step > planned && t.Step <= r.hints.MaxSourceResolution // which asks for it
 			}
 			step, seam = max(step, needed), seam || needed > planned
 			return true

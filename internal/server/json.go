@@ -335,10 +335,14 @@ func (q *queryResult) write(o *out) {
 	case promql.Matrix:
 		o.matrix(v)
 	case promql.Scalar:
-		o.point(v.T, v.V)
+		o.raw("[")
+		o.seconds(v.T)
+		o.raw(",")
+		o.float(v.V)
+		o.raw("]")
 	case promql.String:
 		o.raw("[")
-		o.time(v.T)
+		o.seconds(v.T)
 		o.raw(",")
 		o.str(v.V)
 		o.raw("]")
@@ -351,6 +355,9 @@ func (q *queryResult) write(o *out) {
 	}
 	o.raw("}")
 }
+
+// seconds is a time as Prometheus writes that of a scalar or a string: without zeros at its end.
+func (o *out) seconds(ms int64) { o.buf = strconv.AppendFloat(o.buf, float64(ms)/1000, 'f', -1, 64) }
 
 func (o *out) vector(v promql.Vector) {
 	o.raw("[")

@@ -81,7 +81,7 @@ func TestGolden(t *testing.T) {
 		{"query", params("query", "1+1", "time", "4"), // Grafana's health check
 			`{"status":"success","data":{"resultType":"scalar","result":[4,"2"]}}`},
 		{"query", params("query", `"a<b"`, "time", "4.5"),
-			`{"status":"success","data":{"resultType":"string","result":[4.500,"a<b"]}}`},
+			`{"status":"success","data":{"resultType":"string","result":[4.5,"a<b"]}}`},
 		{"query", params("query", "rx_bytes_total", "time", at),
 			`{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"rx_bytes_total","instance":"h:1","job":"fwd"},"value":[1700000020,"2000"]}]}}`},
 		{"query", params("query", "rx_bytes_total", "time", "2023-11-14T22:13:20.050Z"),
