@@ -27,6 +27,7 @@ import (
 
 var (
 	metricNamer = otlptranslator.MetricNamer{WithMetricSuffixes: true}
+	unitNamer   = otlptranslator.UnitNamer{}
 	labelNamer  = otlptranslator.LabelNamer{}
 )
 
@@ -50,6 +51,9 @@ func Metric(name, unit string, kind reader.Kind) string {
 	}
 	return s
 }
+
+// Unit is the word for a UCUM unit, as metrics' names have it: "seconds" for "s". Empty if there is none, as for "{packet}".
+func Unit(ucum string) string { return unitNamer.Build(ucum) }
 
 // The parts of a stat. Last has the stat's own name.
 const (
@@ -127,5 +131,37 @@ func Labels(pairs []reader.Pair) []reader.Pair {
 	slices.SortFunc(out, byName)
 	return out
 }
+
+// Exported is Prometheus's rule for a series' label that the source has too: it is put in front of the series' own.
+const Exported = "exported_"
+
+// SeriesLabels are a series' own labels with legal names, sorted, without empty values; Exported where the source has a label
+// of that name.
+func SeriesLabels(own []reader.Pair, source []string) []reader.Pair {
+	if len(own) == 0 {
+		return nil
+	}
+	out := make([]reader.Pair, 0, len(own))
+	legal := Labels(own)
+	for _, p := range legal {
+		n := p.Name
+		taken := func(n string) bool {
+			return n == metricName || slices.Contains(source, n) || slices.ContainsFunc(out, func(o reader.Pair) bool { return o.Name == n })
+		}
+		if taken(n) {
+			for n = Exported + n; taken(n) || slices.ContainsFunc(legal, func(p reader.Pair) bool { return p.Name == n }); {
+				n = Exported + n
+			}
+		}
+		if p.Value != "" {
+			out = append(out, reader.Pair{Name: n, Value: p.Value})
+		}
+	}
+	slices.SortFunc(out, byName)
+	return out
+}
+
+// metricName is the label that holds it.
+const metricName = "__name__"
 
 func byName(a, b reader.Pair) int { return strings.Compare(a.Name, b.Name) }

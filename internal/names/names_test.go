@@ -128,3 +128,20 @@ func TestTargetLabels(t *testing.T) {
 		t.Errorf("PointLabels: got %v", got)
 	}
 }
+
+func TestUnit(t *testing.T) {
+	for ucum, want := range map[string]string{"": "", "1": "", "s": "seconds", "By": "bytes", "By/s": "bytes_per_second", "{packet}": "", "Cel": "celsius", "%": "percent"} {
+		if got := Unit(ucum); got != want {
+			t.Errorf("%q: want %q, got %q", ucum, want, got)
+		}
+	}
+}
+
+func TestSeriesLabels(t *testing.T) {
+	pair := func(name, value string) reader.Pair { return reader.Pair{Name: name, Value: value} }
+	got := SeriesLabels([]reader.Pair{pair("zone", "a"), pair("job", "own"), pair("exported_job", "x"), pair("__name__", "n"), pair("empty", ""), pair("http.method", "GET")}, []string{"instance", "job"})
+	want := []reader.Pair{pair("exported___name__", "n"), pair("exported_exported_job", "own"), pair("exported_job", "x"), pair("http_method", "GET"), pair("zone", "a")}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("want %v, got %v", want, got)
+	}
+}

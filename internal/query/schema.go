@@ -58,7 +58,7 @@ var parts = map[reader.Kind][]struct {
 }
 
 // exported is Prometheus's rule for a series' label that the source has too.
-const exported = "exported_"
+const exported = names.Exported
 
 func newSchema(series []*reader.Series, source []string) *schema {
 	s := &schema{series: series, source: source, own: make([][]labels.Label, len(series)), byName: map[string]span{}}
@@ -95,23 +95,11 @@ func ownLabels(pairs []reader.Pair, source []string) []labels.Label {
 	if len(pairs) == 0 {
 		return nil
 	}
-	out := make([]labels.Label, 0, len(pairs))
-	legal := names.Labels(pairs)
-	for _, p := range legal {
-		n := p.Name
-		taken := func(n string) bool {
-			return n == model.MetricNameLabel || slices.Contains(source, n) || slices.ContainsFunc(out, func(l labels.Label) bool { return l.Name == n })
-		}
-		if taken(n) {
-			for n = exported + n; taken(n) || slices.ContainsFunc(legal, func(p reader.Pair) bool { return p.Name == n }); {
-				n = exported + n
-			}
-		}
-		if p.Value != "" {
-			out = append(out, labels.Label{Name: n, Value: p.Value})
-		}
+	own := names.SeriesLabels(pairs, source)
+	out := make([]labels.Label, len(own))
+	for i, p := range own {
+		out[i] = labels.Label{Name: p.Name, Value: p.Value}
 	}
-	slices.SortFunc(out, func(a, b labels.Label) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 

@@ -1,10 +1,9 @@
 package otlp
 
 import (
-	"math"
-	"math/bits"
-
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shmts/shmts/internal/export/pbwire"
 )
 
 // The messages of opentelemetry-proto are written straight into a request's buffer: a point is some 80
@@ -58,44 +57,24 @@ const (
 	anyString     = 1
 )
 
-// open begins a nested message whose length is not known yet; shut ends it.
-func open(b []byte, field protowire.Number) (out []byte, body int) {
-	b = append(protowire.AppendTag(b, field, protowire.BytesType), 0)
-	return b, len(b)
-}
-
-// shut writes the length in front of the message that began at body. The one byte kept for it is
-// often enough; if not, the message moves up.
-func shut(b []byte, body int) []byte {
-	n := len(b) - body
-	size := (bits.Len32(uint32(n)|1) + 6) / 7
-	for range size - 1 {
-		b = append(b, 0)
-	}
-	if size > 1 {
-		copy(b[body+size-1:], b[body:body+n])
-	}
-	protowire.AppendVarint(b[:body-1], uint64(n))
-	return b
-}
+// Short names for what every message is written with.
+func open(b []byte, field protowire.Number) ([]byte, int) { return pbwire.Open(b, field) }
+func shut(b []byte, body int) []byte                      { return pbwire.Shut(b, body) }
 
 func appendString(b []byte, field protowire.Number, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
+	return pbwire.String(b, field, s)
 }
 
 func appendFixed(b []byte, field protowire.Number, v uint64) []byte {
-	return protowire.AppendFixed64(protowire.AppendTag(b, field, protowire.Fixed64Type), v)
+	return pbwire.Fixed(b, field, v)
 }
 
 func appendDouble(b []byte, field protowire.Number, v float64) []byte {
-	return appendFixed(b, field, math.Float64bits(v))
+	return pbwire.Double(b, field, v)
 }
 
 func appendVarint(b []byte, field protowire.Number, v uint64) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+	return pbwire.Varint(b, field, v)
 }
 
 // appendAttribute appends a KeyValue of a string as a field of its parent.
@@ -171,33 +150,5 @@ func rpcStatus(b []byte) (message string, seconds, nanos int64, retryInfo bool) 
 
 // eachField walks a message's fields; it ends at the first that is broken.
 func eachField(b []byte, f func(n protowire.Number, t protowire.Type, bytes []byte, varint uint64)) {
-	for len(b) > 0 {
-		n, t, size := protowire.ConsumeTag(b)
-		if size < 0 {
-			return
-		}
-		b = b[size:]
-		switch t {
-		case protowire.BytesType:
-			v, size := protowire.ConsumeBytes(b)
-			if size < 0 {
-				return
-			}
-			f(n, t, v, 0)
-			b = b[size:]
-		case protowire.VarintType:
-			v, size := protowire.ConsumeVarint(b)
-			if size < 0 {
-				return
-			}
-			f(n, t, nil, v)
-			b = b[size:]
-		default:
-			size := protowire.ConsumeFieldValue(n, t, b)
-			if size < 0 {
-				return
-			}
-			b = b[size:]
-		}
-	}
+	pbwire.Each(b, f)
 }
