@@ -55,15 +55,17 @@ type daemon struct {
 	image    image
 	freed    time.Time // when memory was given back last
 
-	web *webconfig.File // nil: plain HTTP
+	web      *webconfig.File // nil: plain HTTP
+	settings *reloadable
+	rules    *query.Rules
 }
 
-func newDaemon(c *config.Config, web *webconfig.File, log *slog.Logger) (*daemon, error) {
+func newDaemon(c *config.Config, settings *reloadable, web *webconfig.File, log *slog.Logger) (*daemon, error) {
 	l, err := listen(c.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("shmts: listen: %w", err)
 	}
-	d := &daemon{log: log, listener: l, web: web}
+	d := &daemon{log: log, listener: l, web: web, settings: settings, rules: query.NewRules(settings.rules)}
 	if d.image, err = ownImage(); err != nil {
 		log.Debug("the program's own memory is not given back", "err", err)
 	}
@@ -93,8 +95,9 @@ func (d *daemon) build(c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	d.metrics.relabel = newRelabelMetrics(h, d.settings, d.rules, d.register)
 	if c.Archive.Dir != "" {
-		if d.history, err = openHistory(&c.Archive, d.register, d.log); err != nil {
+		if d.history, err = openHistory(&c.Archive, d.register, d.rules, d.log); err != nil {
 			d.register.Close()
 			return err
 		}
@@ -114,14 +117,14 @@ func (d *daemon) build(c *config.Config) (err error) {
 	}
 	engine := query.New(query.Options{
 		Sources: querySources(d.register, d.history, c.QueryMaxSources), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
-		Concurrency: c.QueryConcurrency, Experimental: c.QueryExperimental, Logger: d.log,
+		Concurrency: c.QueryConcurrency, Experimental: c.QueryExperimental, Logger: d.log, Rules: d.rules,
 	})
 	revision, date := buildInfo()
 	d.http = &http.Server{
 		Handler: server.New(server.Options{
 			Engine: engine, Metrics: h, Ready: d.isReady, Degraded: d.degraded, Logger: d.log, Observe: d.metrics.answered,
 			Version: version, Revision: revision, BuildDate: date, Timeout: c.QueryTimeout, MaxHeld: 2 * c.QueryMaxSamples,
-			Flags: c.Settings(), Config: c.YAML(), Retention: retention(c), Corruptions: d.corruptions,
+			Flags: c.Settings(), Config: d.settings.shown, Retention: retention(c), Corruptions: d.corruptions,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
@@ -242,6 +245,7 @@ func (d *daemon) isReady() error {
 // made once a snapshot.
 type view[T any] struct {
 	register *source.Register
+	as       func(*source.Segment) T // nil: a *source.Segment is one
 	made     atomic.Pointer[made[T]]
 }
 
@@ -258,7 +262,11 @@ func (v *view[T]) Segments() []T {
 	}
 	m := &made[T]{of: now, out: make([]T, len(now))}
 	for i, s := range now {
-		m.out[i] = any(s).(T)
+		if v.as != nil {
+			m.out[i] = v.as(s)
+		} else {
+			m.out[i] = any(s).(T)
+		}
 	}
 	v.made.Store(m)
 	return m.out

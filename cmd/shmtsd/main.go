@@ -1,7 +1,7 @@
 // Command shmtsd reads the segments of a store, answers PromQL over HTTP and exports OTLP.
 //
-// It ends on SIGTERM or SIGINT, after a last export, with status 0; a second signal ends it at once. SIGHUP is
-// ignored: settings are read at the start only. Status 1: it could not go on; 2: it was told something wrong.
+// It ends on SIGTERM or SIGINT, after a last export, with status 0; a second signal ends it at once. On SIGHUP it reads its
+// metric_relabel_configs anew. Status 1: it could not go on; 2: it was told something wrong.
 package main
 
 import (
@@ -43,16 +43,19 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 		fmt.Fprintln(stderr, err)
 		return 2
 	}
-	signal.Ignore(syscall.SIGHUP)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second one ends it at once
 
-	d, err := newDaemon(c, web, log)
+	settings := newReloadable(c, func() (*config.Config, error) { return config.Load(args, getenv) }, log)
+	d, err := newDaemon(c, settings, web, log)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
+	go settings.run(ctx, hup)
 	if err := d.run(ctx); err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1

@@ -16,6 +16,7 @@ type selfMetrics struct {
 	process *health.Process
 	archive *archiveMetrics // nil: no archive
 	budgets *budgetMetrics
+	relabel *relabelMetrics
 
 	polls, failedPolls *health.Counter
 	pollTime           *health.Histogram
@@ -102,6 +103,7 @@ func (m *selfMetrics) update(r *source.Register, e *export.Exporter, a *history)
 		m.segments[i].Set(float64(n))
 	}
 	m.budgets.update(s)
+	m.relabel.update(time.Now())
 	m.sources.Set(float64(s.Sources))
 	m.series.Set(float64(s.Series))
 	m.bytes.Set(float64(s.Bytes))

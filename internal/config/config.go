@@ -25,6 +25,7 @@ import (
 
 	"go.yaml.in/yaml/v2"
 
+	"github.com/shmts/shmts/internal/relabel"
 	"github.com/shmts/shmts/reader"
 )
 
@@ -51,6 +52,9 @@ type Config struct {
 	QueryMaxSamples   int
 	QueryMaxSources   int
 	QueryExperimental bool
+
+	// MetricRelabel are rules for all series; nil: none.
+	MetricRelabel *relabel.Rules
 
 	OTLP    OTLP
 	Archive Archive

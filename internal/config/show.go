@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,4 +55,28 @@ func (c *Config) YAML() string {
 		}
 	}
 	return b.String()
+}
+
+// Differs lists the settings that another Config says otherwise, but for those that can be changed while shmtsd runs.
+func (c *Config) Differs(o *Config) (names []string) {
+	for name, v := range c.said {
+		if o.said[name] != v {
+			names = append(names, name)
+		}
+	}
+	structures := map[string][2]any{}
+	for i, list := range [2]yaml.MapSlice{c.structures, o.structures} {
+		for _, item := range list {
+			both := structures[fmt.Sprint(item.Key)]
+			both[i] = item.Value
+			structures[fmt.Sprint(item.Key)] = both
+		}
+	}
+	for name, both := range structures {
+		if name != metricRelabel && !reflect.DeepEqual(both[0], both[1]) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }

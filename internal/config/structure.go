@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v2"
+
+	"github.com/shmts/shmts/internal/relabel"
 )
 
 // A structure is a part of the file that no flag could say: a list, or a tree. It is a key at the top of the file, defined once, in
@@ -34,8 +36,19 @@ type structure struct {
 	set  func(block) error
 }
 
+// metricRelabel is the one that may change while shmtsd runs.
+const metricRelabel = "metric_relabel_configs"
+
 // structures are all there are.
-func structures(*Config) []structure { return nil }
+func structures(c *Config) []structure {
+	return []structure{
+		{name: metricRelabel, what: "[RULE, ...]", help: "keep, drop, rename series and change their labels before anything sees them: Prometheus's relabel_config; read anew on SIGHUP",
+			set: func(b block) error {
+				c.MetricRelabel = &relabel.Rules{}
+				return b.decode(c.MetricRelabel)
+			}},
+	}
+}
 
 // block is what stands in the file behind a key.
 type block struct{ unmarshal func(any) error }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/shmts/shmts/internal/names"
+	"github.com/shmts/shmts/internal/relabel"
 )
 
 // Cardinality says where the series are, of what runs or ran in the last minutes. Lists are sorted, the most first.
@@ -23,7 +24,34 @@ type Cardinality struct {
 	Labels     []NamedCount // different values of a label name
 	Bytes      []NamedCount // of the values of a label name, once for each series
 	LabelPairs []NamedCount // series of name=value
+
+	// Series that are in none of those, as rules leave them out: all, by the reason alone; and the most, by the reason and their
+	// names or their sources.
+	Dropped, DroppedNames, DroppedSources []Dropped
 }
+
+// Dropped is how many series are not shown, and why.
+type Dropped struct {
+	Name          string // as it was before rules
+	Job, Instance string // as well
+	Reason        string
+	Rule          int    // of ReasonRelabel: its number, from 1
+	Action        string // and what it does
+	Series        uint64
+}
+
+func compareDropped(a, b Dropped) int {
+	return cmp.Or(cmp.Compare(b.Series, a.Series), strings.Compare(a.Name, b.Name), strings.Compare(a.Job, b.Job), strings.Compare(a.Instance, b.Instance),
+		cmp.Compare(a.Rule, b.Rule), strings.Compare(a.Reason, b.Reason))
+}
+
+// Reasons why a series is not shown.
+const (
+	ReasonRelabel   = "relabel"   // a rule dropped it
+	ReasonNameless  = "nameless"  // rules took its name
+	ReasonInvalid   = "invalid"   // rules gave it a label that none can have
+	ReasonCollision = "collision" // rules gave it the labels of another series
+)
 
 // NamedCount is one entry of a list.
 type NamedCount struct {
@@ -49,15 +77,16 @@ func (s *Storage) Cardinality(ctx context.Context, limit int) (*Cardinality, err
 	}
 	run := s.With(Hints{})
 	defer run.Close()
-	views := s.schemas.views(segments)
-	c := counter{pairs: map[labels.Label]uint64{}, out: Cardinality{Newest: now}}
+	known := run.schemas
+	views := known.views(segments, nil)
+	c := counter{rules: known.rules, pairs: map[labels.Label]uint64{}, out: Cardinality{Newest: now}}
 	bySource := map[string][]*view{} // lives of one source have most of their series in common
 	var order []string
 	var key strings.Builder
 	for i := range views {
 		v := &views[i]
 		key.Reset()
-		for _, l := range v.source {
+		for _, l := range v.recorded() {
 			key.WriteString(l.Name + "\xff" + l.Value + "\xff")
 		}
 		k := key.String()
@@ -68,6 +97,9 @@ func (s *Storage) Cardinality(ctx context.Context, limit int) (*Cardinality, err
 		if at := s.oldest(v, now); c.out.Oldest == 0 || at < c.out.Oldest {
 			c.out.Oldest = at
 		}
+	}
+	if known.rules.Rewrites() {
+		c.all = map[uint64]struct{}{}
 	}
 	for i, k := range order {
 		if i%64 == 0 && ctx.Err() != nil {
@@ -109,8 +141,13 @@ func (s *Storage) oldest(v *view, now int64) int64 {
 
 // counter counts series by their labels' names with a value. A value of the name label is a metric.
 type counter struct {
+	rules *relabel.Rules
 	out   Cardinality
 	pairs map[labels.Label]uint64
+	drops map[Dropped]uint64
+	all   map[uint64]struct{} // hashes of all series, where rules may have made two equal; else nil
+
+	scratch labels.ScratchBuilder
 }
 
 // source counts the series of all lives of one source, each once.
@@ -134,16 +171,19 @@ func (c *counter) source(lives []*view) {
 		seen[k] = struct{}{}
 		return true
 	}
-	count, of := uint64(0), lives[0].source
 	for _, v := range lives {
-		overrides := v.Overrides()
+		count, overrides := uint64(0), v.labelled()
 		for i := range v.schema.metrics {
 			m := &v.schema.metrics[i]
-			own := v.schema.own[m.series]
+			own := v.schema.labels(m)
 			if len(overrides) > 0 {
 				own = withOverrides(own, overrides[v.series[m.series]])
 			}
 			if !once(m.name, own) {
+				continue
+			}
+			if !c.first(m.name, v.source, own) {
+				c.drop(v, v.before.nameOf(m), collision)
 				continue
 			}
 			count++
@@ -152,19 +192,90 @@ func (c *counter) source(lives []*view) {
 				c.pairs[l]++
 			}
 		}
-		if v.target != nil && once(names.TargetInfo, v.target) {
+		c.out.Series += int(count)
+		if count > 0 {
+			for _, l := range v.source {
+				c.pairs[l] += count
+			}
+		}
+		rules := v.applied
+		if rules == nil {
+			rules = &applied{targetDrop: relabel.Kept}
+		}
+		for _, d := range rules.drops {
+			m := &rules.before.metrics[d.metric]
+			if once(relabelledAway+m.name, rules.before.labels(m)) {
+				c.drop(v, m.name, int(d.outcome))
+			}
+		}
+		switch {
+		case v.target != nil && once(v.targetName, v.target):
+			if !c.first(v.targetName, nil, v.target) {
+				c.drop(v, names.TargetInfo, collision)
+				break
+			}
 			c.out.Series++
-			c.pairs[labels.Label{Name: model.MetricNameLabel, Value: names.TargetInfo}]++
+			c.pairs[labels.Label{Name: model.MetricNameLabel, Value: v.targetName}]++
 			for _, l := range v.target {
 				c.pairs[l]++
 			}
+		case rules.targetDrop != relabel.Kept && once(relabelledAway+names.TargetInfo, nil):
+			c.drop(v, names.TargetInfo, int(rules.targetDrop))
 		}
 	}
-	c.out.Series += int(count)
-	if count > 0 {
-		for _, l := range of {
-			c.pairs[l] += count
-		}
+}
+
+// relabelledAway is no name's beginning.
+const relabelledAway = "\xff"
+
+// collision is the outcome, beside relabel's, of a series that has the labels of another.
+const collision = -100
+
+// first tells whether no other series had these labels.
+func (c *counter) first(name string, source, own []labels.Label) bool {
+	if c.all == nil {
+		return true
+	}
+	c.scratch.Reset()
+	c.scratch.Add(model.MetricNameLabel, name)
+	for _, l := range source {
+		c.scratch.Add(l.Name, l.Value)
+	}
+	for _, l := range own {
+		c.scratch.Add(l.Name, l.Value)
+	}
+	c.scratch.Sort()
+	h := c.scratch.Labels().Hash()
+	if _, ok := c.all[h]; ok {
+		return false
+	}
+	c.all[h] = struct{}{}
+	return true
+}
+
+// drop counts a series that is not shown.
+func (c *counter) drop(v *view, name string, outcome int) {
+	d := Dropped{}
+	switch outcome {
+	case collision:
+		d.Reason = ReasonCollision
+	case relabel.Nameless:
+		d.Reason = ReasonNameless
+	case relabel.Invalid:
+		d.Reason = ReasonInvalid
+	default:
+		d.Reason, d.Rule, d.Action = ReasonRelabel, outcome+1, c.rules.Action(outcome)
+	}
+	if c.drops == nil {
+		c.drops = map[Dropped]uint64{}
+	}
+	c.drops[d]++
+	named, sourced := d, d
+	named.Name = name
+	sourced.Job, sourced.Instance = get(v.recorded(), "job"), get(v.recorded(), "instance")
+	c.drops[named]++
+	if sourced != d {
+		c.drops[sourced]++
 	}
 }
 
@@ -182,6 +293,23 @@ func (c *counter) finish(limit int) {
 		}
 	}
 	c.out.Pairs = len(c.pairs)
+	for d, n := range c.drops {
+		list := &c.out.Dropped
+		switch {
+		case d.Name != "":
+			list = &c.out.DroppedNames
+		case d.Job != "" || d.Instance != "":
+			list = &c.out.DroppedSources
+		}
+		d.Series = n
+		*list = append(*list, d)
+	}
+	for _, list := range []*[]Dropped{&c.out.Dropped, &c.out.DroppedNames, &c.out.DroppedSources} {
+		slices.SortFunc(*list, compareDropped)
+		if list != &c.out.Dropped { // of which there are as many as rules, and some
+			*list = (*list)[:min(limit, len(*list))]
+		}
+	}
 	for name, n := range values {
 		c.out.Labels = append(c.out.Labels, NamedCount{name, n})
 		c.out.Bytes = append(c.out.Bytes, NamedCount{name, bytes[name]})

@@ -30,11 +30,13 @@ const (
 	asTotal        // what those add up to
 )
 
-// classicParts are the metrics of the classic view.
-var classicParts = []struct {
+type classicPart struct {
 	part string
 	as   shape
-}{{"bucket", asBucket}, {names.Sum, asSum}, {names.Count, asCount}}
+}
+
+// classicParts are the metrics of the classic view.
+var classicParts = []classicPart{{"bucket", asBucket}, {names.Sum, asSum}, {names.Count, asCount}}
 
 // named are the names that matchers of mask ask for, literally.
 func named(matchers []*labels.Matcher, mask uint64) (out []string) {
@@ -90,7 +92,7 @@ func (s *schema) split(m metric) []*metric {
 		return nil // le is taken
 	}
 	r := s.series[m.series].Buckets
-	own := slices.Clone(s.own[m.series])
+	own := slices.Clone(s.labels(&m))
 	for i := range own {
 		if own[i].Name == model.BucketLabel {
 			own[i].Name = exported + own[i].Name

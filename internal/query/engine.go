@@ -27,6 +27,7 @@ type Options struct {
 	Concurrency int           // queries that run at the same time, beside half as many light ones; 0: 4
 	Queue       int           // queries that wait for that; 0: 64
 	Pace        *Pace         // of queries that are not light; nil: of its own
+	Rules       *Rules        // for the labels of all series; nil: none
 	Logger      *slog.Logger
 	Now         func() time.Time
 
@@ -62,7 +63,12 @@ func New(o Options) *Engine {
 		parser:  parser.NewParser(parser.Options{EnableExperimentalFunctions: o.Experimental}),
 		share:   o.Share,
 	}
-	e.schemas.scope = o.Scope
+	switch {
+	case o.Scope != nil: // what is known is of what he sees
+		e.rules = newRules(o.Rules.source(), o.Scope)
+	case o.Rules != nil:
+		e.rules = o.Rules
+	}
 	e.maxMemory, e.memory, e.pace = o.MaxMemory, o.Memory, o.Pace
 	e.engine = promql.NewEngine(promql.EngineOpts{
 		Logger:                   o.Logger,

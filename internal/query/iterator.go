@@ -16,6 +16,7 @@ type series struct {
 	labels labels.Labels
 	q      *querier
 	plan   *plan
+	owners owners // where rules may have made it of several
 	parts  []part
 	one    [1]part // memory for the usual case
 	joined samples

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
 
-	"github.com/shmts/shmts/internal/names"
 	"github.com/shmts/shmts/reader"
 )
 
@@ -51,7 +50,7 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.L
 		value := ""
 		switch {
 		case name == model.MetricNameLabel && m == nil:
-			value = names.TargetInfo
+			value = v.targetName
 		case name == model.MetricNameLabel:
 			value = m.name
 		case m == nil:
@@ -142,7 +141,10 @@ func (s *Storage) Metadata(ctx context.Context, metric string) (map[string][]Met
 	if metric != "" {
 		wanted.Matchers = []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, metric)}
 	}
-	segments, _, err := s.sources.Select(ctx, wanted)
+	known := s.rules.schemas()
+	asked := wanted
+	asked.Matchers = known.passed(wanted.Matchers)
+	segments, _, err := s.sources.Select(ctx, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -155,9 +157,9 @@ func (s *Storage) Metadata(ctx context.Context, metric string) (map[string][]Met
 			}
 		}
 	}
-	for _, v := range s.schemas.views(segments) {
+	for _, v := range known.views(segments, known.wanted(wanted.Matchers)) {
 		if v.target != nil {
-			add(names.TargetInfo, Metadata{"gauge", "Resource attributes of the source.", ""})
+			add(v.targetName, Metadata{"gauge", "Resource attributes of the source.", ""})
 		}
 		if seen[v.schema] {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ import (
 // Storage shows Sources as a storage.Queryable. It is safe for concurrent use.
 type Storage struct {
 	sources    Sources
-	schemas    *schemas
+	rules      *Rules
 	maxSamples int64
 	now        func() time.Time
 	maxMemory  int64   // of a query; 0: no limit
@@ -36,7 +37,7 @@ func NewStorage(sources Sources, maxSamples int, now func() time.Time) *Storage 
 	if now == nil {
 		now = time.Now
 	}
-	return &Storage{sources: sources, schemas: newSchemas(), maxSamples: int64(maxSamples), now: now}
+	return &Storage{sources: sources, rules: NewRules(nil), maxSamples: int64(maxSamples), now: now}
 }
 
 // Querier implements storage.Queryable, without the knowledge of a query's lookback: see With. What it found counts as memory until
@@ -75,8 +76,9 @@ type Hints struct {
 // remembers which tiers answered.
 type Run struct {
 	*Storage
+	schemas *schemas // one for the whole query
 	hints   Hints
-	now     int64 // unix ms, one for the whole query
+	now     int64 // unix ms, as well
 	samples atomic.Int64
 	memory  *Memory // its own; nil where nothing counts it
 	light   bool
@@ -103,7 +105,7 @@ type found struct {
 
 // With begins a Run.
 func (s *Storage) With(h Hints) *Run {
-	r := &Run{Storage: s, hints: h, now: s.now().UnixMilli(), tiers: map[time.Duration]bool{}, all: true}
+	r := &Run{Storage: s, schemas: s.rules.schemas(), hints: h, now: s.now().UnixMilli(), tiers: map[time.Duration]bool{}, all: true}
 	if s.maxMemory > 0 || s.memory != nil {
 		r.memory = NewMemory(s.maxMemory, "a query", s.memory)
 	}
@@ -225,11 +227,13 @@ func (q *querier) Close() error { return nil }
 
 // views are the segments that may have something to say of what is selected.
 func (q *querier) views(ctx context.Context, s Selection) ([]view, error) {
+	wanted := q.schemas.wanted(s.Matchers)
+	s.Matchers = q.schemas.passed(s.Matchers)
 	found, err := q.selected(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	all := q.schemas.views(found)
+	all := q.schemas.views(found, wanted)
 	return slices.DeleteFunc(all, func(v view) bool {
 		ns, ended := v.End()
 		return ended && milli(ns)+1 < s.From
@@ -278,24 +282,17 @@ func newSelector(matchers []*labels.Matcher) (*selector, error) {
 	if len(matchers) > maxMatchers {
 		return nil, fmt.Errorf("shmts: query: want at most %d matchers in a selector, got %d", maxMatchers, len(matchers))
 	}
-	s := &selector{matchers: matchers, memo: map[memoKey][]*metric{}, builder: labels.NewScratchBuilder(16), target: true}
-	for _, m := range matchers {
-		if m.Name == model.MetricNameLabel && !m.Matches(names.TargetInfo) {
-			s.target = false
-		}
-	}
+	s := &selector{matchers: matchers, memo: map[memoKey][]*metric{}, builder: labels.NewScratchBuilder(16)}
+	s.target = s.named(names.TargetInfo)
 	return s, nil
 }
 
 // each calls f with the metrics of a view, and with nil for target_info, until it says false.
 func (s *selector) each(v *view, f func(m *metric, own []labels.Label) bool) bool {
 	mask, ok := prune(v.source, s.matchers)
-	if !ok {
-		return true
-	}
-	if len(v.schema.metrics) > 0 {
+	if ok && len(v.schema.metrics) > 0 {
 		// A label that single series have beside the source's is unknown to the schema.
-		overrides := v.Overrides()
+		overrides := v.labelled()
 		known := mask
 		for i, m := range s.matchers {
 			if m.Name != model.MetricNameLabel && len(overrides) > 0 && overrideName(overrides, m.Name) {
@@ -321,8 +318,18 @@ func (s *selector) each(v *view, f func(m *metric, own []labels.Label) bool) boo
 			}
 		}
 	}
-	if s.target && v.target != nil && s.matches(v.target, mask) {
+	if v.target != nil && (v.targetName == names.TargetInfo && s.target || v.targetName != names.TargetInfo && s.named(v.targetName)) && s.matches(v.target, math.MaxUint64) { // it has not all of the source's labels
 		return f(nil, nil)
+	}
+	return true
+}
+
+// named tests a name.
+func (s *selector) named(name string) bool {
+	for _, m := range s.matchers {
+		if m.Name == model.MetricNameLabel && !m.Matches(name) {
+			return false
+		}
 	}
 	return true
 }
@@ -450,6 +457,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 		bytes int64 // of series, not counted yet
 		full  error
 	)
+	rewrites, collided := q.schemas.rules.Rewrites(), 0
 	for i := range views {
 		if i%64 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -459,7 +467,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 		tables := v.Tables()
 		archived, _ := v.Segment.(Archived)
 		more := sel.each(v, func(m *metric, own []labels.Label) bool {
-			name, column := names.TargetInfo, Column{Field: Target}
+			name, column := v.targetName, Column{Field: Target}
 			table, add := firstTable(tables), false
 			if m != nil {
 				sr := v.series[m.series]
@@ -495,6 +503,14 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 			if p.fn == "series" { // the HTTP API's token for a look-up of labels alone
 				return true
 			}
+			since := int64(math.MinInt64)
+			if rewrites {
+				var free bool
+				if since, free = s.owners.enter(v.origin(m), until(v)); !free {
+					collided++
+					return true
+				}
+			}
 			g := findGroup(groups, table, 0, 0, true)
 			var spans []Span
 			switch {
@@ -516,7 +532,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 				groups = append(groups, g)
 				all.groups = append(all.groups, g)
 			}
-			pt := part{g: g, zero: add && p.zeros}
+			pt := part{g: g, zero: add && p.zeros, since: since}
 			if m != nil {
 				pt.as, pt.bucket = m.as, m.bucket
 			}
@@ -542,7 +558,16 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 	if full != nil {
 		return nil, full
 	}
+	q.collided(collided)
 	return out, nil
+}
+
+// until is when a process ended, unix ms, MaxInt64 if it has not.
+func until(v *view) int64 {
+	if ns, ended := v.End(); ended {
+		return milli(ns) + 1 // a marker follows the last row
+	}
+	return math.MaxInt64
 }
 
 // next is a zero T of a slab, which begins anew where it is full: the first ones small, since most selectors find few.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -377,6 +378,7 @@ type part struct {
 	sum    int   // of asTotal of a stat: the column of its sum, and one more; its count's is the next. 0: none
 	start  int64 // ms: its registration, with every additive value 0
 	zero   bool  // begins with 0 there
+	since  int64 // ms: what comes before, and then, is another's, see owners; MinInt64: nothing
 }
 
 // histRef is a histogram sample: a row of a column, or one of the two that no row has.
@@ -399,6 +401,24 @@ type samples struct {
 
 // samples of the part, which must not be changed: where nothing is added they are the columns themselves.
 func (p *part) samples() (samples, error) {
+	s, err := p.all()
+	if p.since == math.MinInt64 || err != nil {
+		return s, err
+	}
+	from := sort.Search(len(s.times), func(i int) bool { return s.times[i] > p.since })
+	for from < len(s.times) && s.stale(from) { // it was not there before
+		from++
+	}
+	s.times = s.times[from:]
+	if s.hists != nil {
+		s.hists = s.hists[from:]
+	} else {
+		s.floats = s.floats[from:]
+	}
+	return s, nil
+}
+
+func (p *part) all() (samples, error) {
 	g := p.g
 	g.all.load()
 	if g.once.Do(g.load); g.err != nil {
@@ -504,7 +524,7 @@ func join(parts []part) (samples, error) {
 		return parts[0].samples()
 	}
 	parts = slices.Clone(parts)
-	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(a.start, b.start) })
+	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(max(a.start, a.since), max(b.start, b.since)) })
 	var out samples
 	for _, p := range parts {
 		s, err := p.samples()

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/shmts/shmts/internal/names"
+	"github.com/shmts/shmts/internal/relabel"
 	"github.com/shmts/shmts/reader"
 )
 
@@ -32,7 +33,8 @@ type metric struct {
 	field  Field
 	as     shape
 	bucket int32          // of asBucket: how many of the row's counts it adds up, zero first
-	own    []labels.Label // of asBucket: the series' own labels and le
+	own    []labels.Label // of asBucket: the series' own labels and le; after rules: see relabel.go; nil: the series' own
+	origin uint64         // after rules: what it was known by before them
 }
 
 type span struct{ from, to int32 }
@@ -43,6 +45,11 @@ type entry struct {
 	source []labels.Label // legal, sorted
 	target []labels.Label // target_info's, nil if there is none
 	raw    []reader.Pair  // Labels as they were
+
+	targetName string
+
+	after, narrow *entry // what rules leave of it, and of what a scope leaves of it; nil: not known yet
+	*applied             // what it is that rules left; nil: it is as recorded
 }
 
 // parts of a kind: fields and the suffix of their names.
@@ -117,14 +124,19 @@ func legalLabels(pairs []reader.Pair) []labels.Label {
 // schemas keeps what is known of segments, by the identity of their series slice: segments and
 // the values that stand for them come and go, the slice says whether anything changed.
 type schemas struct {
+	rules *relabel.Rules // what is known is as these leave it
+
 	mu      sync.Mutex
 	seed    maphash.Seed
 	entries map[**reader.Series]*entry // by the address of the slice's first element
 	known   map[uint64][]*schema
 	shared  map[sharedKey]*schema
 
-	scope  *Scope // nil: everything
-	scoped map[scopedKey]*schema
+	scope        *Scope // nil: everything
+	scoped       map[scopedKey]*schema
+	relab        map[relabelledKey]*relabelled
+	last         map[*schema]*relabelled // the newest of each
+	read, writes map[string]bool         // what the rules say of labels
 }
 
 // sharedKey names a slice of series that several sources share, as an archive's do, with the label names of the source.
@@ -137,8 +149,11 @@ type sharedKey struct {
 // keepShared bounds those.
 const keepShared = 256
 
-func newSchemas() *schemas {
-	return &schemas{seed: maphash.MakeSeed(), entries: map[**reader.Series]*entry{}, known: map[uint64][]*schema{}, shared: map[sharedKey]*schema{}, scoped: map[scopedKey]*schema{}}
+func newSchemas(rules *relabel.Rules, scope *Scope) *schemas {
+	return &schemas{
+		rules: rules, scope: scope, scoped: map[scopedKey]*schema{}, seed: maphash.MakeSeed(), entries: map[**reader.Series]*entry{}, known: map[uint64][]*schema{}, shared: map[sharedKey]*schema{},
+		relab: map[relabelledKey]*relabelled{}, last: map[*schema]*relabelled{}, read: map[string]bool{}, writes: map[string]bool{},
+	}
 }
 
 // view is a segment as one query sees it.
@@ -150,8 +165,16 @@ type view struct {
 	index  int              // among the segments
 }
 
-// views gives what is known of each segment: of those of which nothing can be seen, none.
-func (c *schemas) views(segments []Segment) []view {
+// labelled are the labels of single series that the schema does not have yet.
+func (v *view) labelled() map[*reader.Series][]reader.Pair {
+	if v.applied != nil {
+		return nil
+	}
+	return v.Overrides()
+}
+
+// views gives what is known of each segment. Of those that share their series, metrics that are not wanted may be missing.
+func (c *schemas) views(segments []Segment, wanted func(*metric) bool) []view {
 	out, own := make([]view, len(segments)), len(segments)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,27 +191,36 @@ func (c *schemas) views(segments []Segment) []view {
 				continue
 			}
 		}
-		e := c.entries[&series[0]]
-		if e == nil || len(e.schema.series) != len(series) || !slices.Equal(e.raw, pairs) {
-			e = c.add(g, series, pairs)
-			c.entries[&series[0]] = e
-		}
-		out[i] = view{g, e, series, nil, i}
+		out[i] = view{g, c.entry(g, series, pairs), series, nil, i}
 	}
 	if len(c.entries) > 2*own+16 || len(c.known) > 2*(len(segments)+keepShared) {
 		c.sweep(out)
 	}
-	if c.scope == nil {
+	if c.scope == nil && c.rules.Len() == 0 {
 		return out
 	}
 	seen := out[:0]
 	for i := range out {
-		if c.restrict(&out[i]) {
-			seen = append(seen, out[i])
+		v := &out[i]
+		recorded := v.entry
+		if c.scope != nil && !c.restrict(v) {
+			continue
 		}
+		c.relabel(v, recorded, wanted)
+		seen = append(seen, *v)
 	}
 	clear(out[len(seen):])
 	return seen
+}
+
+// entry is what is known of series that one segment alone has.
+func (c *schemas) entry(g Segment, series []*reader.Series, pairs []reader.Pair) *entry {
+	e := c.entries[&series[0]]
+	if e == nil || len(e.schema.series) != len(series) || !slices.Equal(e.raw, pairs) {
+		e = c.add(g, series, pairs)
+		c.entries[&series[0]] = e
+	}
+	return e
 }
 
 func (c *schemas) add(g Segment, series []*reader.Series, pairs []reader.Pair) *entry {
@@ -213,7 +245,7 @@ func (c *schemas) share(g Segment, series []*reader.Series, pairs []reader.Pair)
 }
 
 func newEntry(g Segment, pairs []reader.Pair) *entry {
-	e := &entry{raw: pairs, source: legalLabels(pairs)}
+	e := &entry{raw: pairs, source: legalLabels(pairs), targetName: names.TargetInfo}
 	for _, p := range names.TargetLabels(pairs, g.Attributes()) {
 		if p.Value != "" {
 			e.target = append(e.target, labels.Label{Name: p.Name, Value: p.Value})
@@ -257,6 +289,12 @@ func (c *schemas) sweep(views []view) {
 	}
 	for _, s := range c.shared {
 		used[s] = true
+	}
+	for key := range c.relab {
+		if !used[key.raw] {
+			delete(c.relab, key)
+			delete(c.last, key.raw)
+		}
 	}
 	for h, list := range c.known {
 		list = slices.DeleteFunc(list, func(s *schema) bool { return !used[s] })
@@ -323,10 +361,10 @@ func (s *schema) match(matchers []*labels.Matcher, mask uint64) []*metric {
 		if !nameOK {
 			continue
 		}
-		if m.series != own {
+		if m.series != own || m.own != nil {
 			own, ownOK = m.series, true
 			for i, mt := range matchers {
-				if mask>>i&1 == 1 && mt.Name != model.MetricNameLabel && !mt.Matches(get(s.own[own], mt.Name)) {
+				if mask>>i&1 == 1 && mt.Name != model.MetricNameLabel && !mt.Matches(get(s.labels(m), mt.Name)) {
 					ownOK = false
 					break
 				}

@@ -16,7 +16,7 @@ import (
 // A Scope is what somebody may see: every series that one of its selectors accepts, and no other. What is not in it is not there for
 // him: a Storage with a Scope shows views of segments without it, so that no query, list, count or message can tell of it. nil is everything.
 //
-// Selectors are held against series as they are recorded: of a histogram that is seen, the classic view is too.
+// Selectors are held against series as they are recorded, before Rules, which see of it what he may see and no more: of a histogram that is seen, the classic view is too.
 type Scope struct{ selectors [][]*labels.Matcher }
 
 // OverlapLabel is set while two processes have the same series, see Segment.Overrides: who sees one of them sees both.
@@ -54,15 +54,13 @@ type Sieve struct{ schemas *schemas }
 
 // NewSieve makes one.
 func NewSieve(s *Scope) *Sieve {
-	c := newSchemas()
-	c.scope = s
-	return &Sieve{c}
+	return &Sieve{newSchemas(nil, s)}
 }
 
 // Keep tells of each segment whether there is something to be seen.
 func (s *Sieve) Keep(segments []Segment) []bool {
 	keep := make([]bool, len(segments))
-	for _, v := range s.schemas.views(segments) {
+	for _, v := range s.schemas.views(segments, nil) {
 		keep[v.index] = true
 	}
 	return keep

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/common/expfmt"
@@ -124,7 +125,7 @@ func TestFederate(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	c := newClient(t, server.Options{Flags: map[string]string{"a": "b"}, Config: "a: b\n", Retention: "1s=1MiB"})
+	c := newClient(t, server.Options{Flags: map[string]string{"a": "b"}, Config: func() (string, time.Time, bool) { return "a: b\n", time.Unix(5, 0), true }, Retention: "1s=1MiB"})
 	var got struct {
 		Data struct {
 			HeadStats               map[string]int64

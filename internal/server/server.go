@@ -36,9 +36,10 @@ type Options struct {
 	// Version, Revision and BuildDate are this program's, for status/buildinfo.
 	Version, Revision, BuildDate string
 
-	Flags     map[string]string // settings, for status/flags; no secrets
-	Config    string            // the same as YAML, for status/config
-	Retention string            // for status/runtimeinfo: what is kept, and for how long
+	Flags map[string]string // settings, for status/flags; no secrets
+	// Config is the same as YAML, for status/config; when it was last read, and whether it was good when that was last tried. It may be nil.
+	Config    func() (yaml string, at time.Time, ok bool)
+	Retention string // for status/runtimeinfo: what is kept, and for how long
 	// Corruptions counts what was found to be broken; nil: nothing ever is.
 	Corruptions func() int64
 
@@ -83,6 +84,10 @@ func New(o Options) http.Handler {
 	def(&o.WriteWait, 30*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Config == nil {
+		at := o.Now()
+		o.Config = func() (string, time.Time, bool) { return "", at, true }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -114,6 +114,7 @@ func (s *server) runtimeInfo(*http.Request) answer {
 	if err != nil {
 		cwd = "<error retrieving current working directory>" // Prometheus's words
 	}
+	_, at, ok := s.Config()
 	var corruptions int64
 	if s.Corruptions != nil {
 		corruptions = s.Corruptions()
@@ -132,12 +133,13 @@ func (s *server) runtimeInfo(*http.Request) answer {
 		GOGC                string    `json:"GOGC"`
 		GODEBUG             string    `json:"GODEBUG"`
 		StorageRetention    string    `json:"storageRetention"`
-	}{s.started.UTC(), cwd, host, s.Now().UTC(), true, s.started.UTC().Truncate(time.Second), corruptions, runtime.NumGoroutine(), runtime.GOMAXPROCS(0),
+	}{s.started.UTC(), cwd, host, s.Now().UTC(), ok, at.UTC().Truncate(time.Second), corruptions, runtime.NumGoroutine(), runtime.GOMAXPROCS(0),
 		debug.SetMemoryLimit(-1), os.Getenv("GOGC"), os.Getenv("GODEBUG"), s.Retention}}}
 }
 
 func (s *server) statusConfig(*http.Request) answer {
-	return answer{data: value{object{"yaml": s.Config}}}
+	yaml, _, _ := s.Config()
+	return answer{data: value{object{"yaml": yaml}}}
 }
 
 func (s *server) statusFlags(*http.Request) answer {
