@@ -72,9 +72,22 @@ type rowsBlock struct {
 	keep    *session // that it belongs to; nil: none
 
 	mu   sync.Mutex
-	runs map[int]*blockRun
-	cost int // the session's
+	many *loaded           // at once
+	few  map[int]*blockRun // each by itself
+	cost int               // the session's
 }
+
+// loaded are runs of a block that lie side by side and were read in one go.
+type loaded struct {
+	first int
+	runs  []*blockRun // nil: it was known before
+	of    []blockRun
+	data  []byte
+	at    []uint32 // of all of them
+}
+
+// manyRuns is how many are worth a memory of their own.
+const manyRuns = 16
 
 // blockRun is a run of a block, without its check.
 type blockRun struct {
@@ -138,14 +151,22 @@ func (b *rowsBlock) bounds(i int) (from, to uint32) {
 	return from, b.ends[i]
 }
 
+// run is one that was loaded; nil: it was not.
+func (b *rowsBlock) run(i int) *blockRun {
+	if l := b.many; l != nil && i >= l.first && i < l.first+len(l.runs) && l.runs[i-l.first] != nil {
+		return l.runs[i-l.first]
+	}
+	return b.few[i]
+}
+
 // load reads runs [first, last), as far as they were not, in one go, and holds each against its check.
 func (b *rowsBlock) load(first, last int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for first < last && b.runs[first] != nil {
+	for first < last && b.run(first) != nil {
 		first++
 	}
-	for first < last && b.runs[last-1] != nil {
+	for first < last && b.run(last-1) != nil {
 		last--
 	}
 	if first >= last {
@@ -154,29 +175,44 @@ func (b *rowsBlock) load(first, last int) error {
 	from, _ := b.bounds(first)
 	_, to := b.bounds(last - 1)
 	at := b.ref.offset + BlockHeaderSize + b.h.Head
-	all, err := b.e.readAt(at+from, to-from)
-	if err != nil {
+	if uint64(at)+uint64(to) > uint64(b.e.t.size()) {
+		return b.e.beyond(at+from, to-from)
+	}
+	n := len(b.sources)
+	l := b.keep.memory(last-first, int(to-from), n)
+	if err := b.e.readInto(l.data, at+from); err != nil {
 		return err
 	}
-	if b.runs == nil {
-		b.runs = map[int]*blockRun{}
-	}
+	l.first = first
 	for i := first; i < last; i++ {
-		if b.runs[i] != nil {
+		if b.run(i) != nil {
 			continue
 		}
-		r := &blockRun{}
+		r := &l.of[i-first]
+		*r = blockRun{at: l.at[(i-first)*n : (i-first)*n : (i-first+1)*n]}
 		if o, end := b.bounds(i); end > o {
-			data := all[o-from : end-from]
+			data := l.data[o-from : end-from]
 			r.data = data[4:]
 			if sum := b.e.check(at+o+4, r.data); sum != le.Uint32(data) {
 				r.data, r.err = nil, b.e.bad(b.ref.offset, fmt.Sprintf("check of run %d", i), fmt.Sprintf("%#x", le.Uint32(data)), fmt.Sprintf("%#x", sum))
 			}
 		}
-		b.runs[i] = r
+		l.runs[i-first] = r
+	}
+	if b.many == nil && last-first >= manyRuns {
+		b.many = l
+	} else {
+		if b.few == nil {
+			b.few = map[int]*blockRun{}
+		}
+		for k, r := range l.runs {
+			if r != nil {
+				b.few[first+k] = r
+			}
+		}
 	}
 	if b.keep != nil {
-		b.keep.grow(b, int(to-from)+4*len(b.sources)*(last-first))
+		b.keep.grow(b, int(to-from)+(4*n+80)*(last-first))
 	}
 	return nil
 }
@@ -185,12 +221,12 @@ func (b *rowsBlock) load(first, last int) error {
 func (b *rowsBlock) column(i, k int, skip func(src []byte, rows int) (rest []byte, err error)) ([]byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r := b.runs[i]
+	r := b.run(i)
 	if r.err != nil {
 		return nil, r.err
 	}
-	if r.at == nil {
-		r.at = append(make([]uint32, 0, len(b.sources)), 0)
+	if len(r.at) == 0 {
+		r.at = append(r.at, 0)
 	}
 	for len(r.at) <= k {
 		at := len(r.at) - 1
@@ -201,6 +237,15 @@ func (b *rowsBlock) column(i, k int, skip func(src []byte, rows int) (rest []byt
 		r.at = append(r.at, uint32(len(r.data)-len(rest)))
 	}
 	return r.data[r.at[k]:], nil
+}
+
+// behind says what follows source k's column in a run, once that is known: the next source's is not looked for then.
+func (b *rowsBlock) behind(i, k int, rest []byte) {
+	b.mu.Lock()
+	if r := b.run(i); len(r.at) == k+1 && len(r.at) < cap(r.at) {
+		r.at = append(r.at, uint32(len(r.data)-len(rest)))
+	}
+	b.mu.Unlock()
 }
 
 func skipIntegers(src []byte, n int) ([]byte, error) { return column.Skip(src, n, false) }
@@ -340,6 +385,7 @@ func (d *decoder) values(cells []uint64, b *rowsBlock, i, k int, float bool, buc
 		return cells, nil, b.corrupt(i, k, err)
 	}
 	if buckets == 0 {
+		b.behind(i, k, rest)
 		return append(cells, vals...), present, nil
 	}
 	if n*(buckets+1) > maxCells {
@@ -348,11 +394,12 @@ func (d *decoder) values(cells []uint64, b *rowsBlock, i, k int, float bool, buc
 	m := there(present, n)
 	counts := d.counts[:0]
 	if m > 0 {
-		if counts, _, err = d.col.DecodeHistogram(counts, rest, m, buckets); err != nil {
+		if counts, rest, err = d.col.DecodeHistogram(counts, rest, m, buckets); err != nil {
 			return cells, nil, b.corrupt(i, k, err)
 		}
 		d.counts = counts
 	}
+	b.behind(i, k, rest)
 	for row := range n {
 		cells = append(cells, vals[row])
 		if present != nil && !present[row] {
@@ -394,7 +441,7 @@ func (b *rowsBlock) members() ([]Key, error) {
 	if err := b.load(runMembers, runMembers+1); err != nil {
 		return nil, err
 	}
-	r := b.runs[runMembers]
+	r := b.run(runMembers)
 	if r.err != nil {
 		return nil, r.err
 	}
@@ -408,74 +455,4 @@ func (b *rowsBlock) members() ([]Key, error) {
 		all[i] = Key{[16]byte(k), le.Uint32(k[16:]), le.Uint32(k[20:])}
 	}
 	return all, nil
-}
-
-// Blocks that are kept for as long as what one Select found is in use: sources of one cohort are read one behind the other.
-const keepBlocks = 16 << 20
-
-// session are the blocks that were read for what one Select found.
-type session struct {
-	mu     sync.Mutex
-	blocks map[blockKey]*rowsBlock
-	size   int
-	last   planned // sources of one cohort have one schema, and are mostly asked for the same
-}
-
-type blockKey struct {
-	e      *extent
-	offset uint32
-}
-
-// block is a rows block's head. A nil session keeps nothing.
-func (s *session) block(e *extent, ref blockRef, schema *Schema) (*rowsBlock, error) {
-	if s == nil {
-		return e.readHead(ref, schema)
-	}
-	k := blockKey{e, ref.offset}
-	s.mu.Lock()
-	b := s.blocks[k]
-	s.mu.Unlock()
-	if b != nil {
-		return b, nil
-	}
-	b, err := e.readHead(ref, schema)
-	if err != nil {
-		return nil, err
-	}
-	b.keep = s
-	b.cost = 300 + len(b.sources)*SourceRowsSize + 4*len(b.ends)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if known := s.blocks[k]; known != nil {
-		return known, nil
-	}
-	if s.blocks == nil {
-		s.blocks = map[blockKey]*rowsBlock{}
-	}
-	s.blocks[k] = b
-	s.size += b.cost
-	s.shrink()
-	return b, nil
-}
-
-// grow reckons runs that a block has read.
-func (s *session) grow(b *rowsBlock, n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.blocks[blockKey{b.e, b.ref.offset}] == b { // else it was dropped, and lives while it is in use
-		b.cost += n
-		s.size += n
-		s.shrink()
-	}
-}
-
-// shrink drops blocks at random: they are read round and round, and what was not used for longest is what will be used next.
-func (s *session) shrink() {
-	for k, b := range s.blocks {
-		if s.size <= keepBlocks {
-			return
-		}
-		delete(s.blocks, k)
-		s.size -= b.cost
-	}
 }

@@ -218,7 +218,7 @@ func (c *checker) rows(e *extent, ref blockRef) (found []error) {
 		return []error{e.bad(ref.offset, "runs", want, len(b.ends))}
 	}
 	for i := range b.ends {
-		if r := b.runs[i]; r.err != nil {
+		if r := b.run(i); r.err != nil {
 			say(r.err)
 		}
 	}
@@ -264,7 +264,7 @@ func (c *checker) rows(e *extent, ref blockRef) (found []error) {
 				if f == Hist {
 					buckets = series.Buckets.Count + 2
 				}
-				if b.runs[run].err == nil {
+				if b.run(run).err == nil {
 					if _, _, err := c.d.values(nil, b, run, k, isFloat(series, f), buckets); err != nil {
 						say(fmt.Errorf("%w (%s)", err, series.Name))
 					}

@@ -1,49 +1,59 @@
 package archive
 
-import "slices"
-
-// Together has incarnations that several Finds answered share what is read for them, as those that one Select found do: sources of one
-// cohort lie in the same blocks, and each is then read behind the one before, without going through all of the block again. It holds up to
-// 16 MiB of blocks until the incarnations are let go of, and is not to be called while one of them is being read.
-func Together(incs ...*Incarnation) {
-	var s *session
-	for _, inc := range incs {
-		if p, ok := inc.parts.(*parts); ok && p.session != nil {
-			s = p.session
-			break
-		}
-	}
-	if s == nil {
-		s = &session{}
-	}
-	for _, inc := range incs {
-		if p, ok := inc.parts.(*parts); ok {
-			p.session = s
-		}
-	}
+// Shared is what incarnations that several Finds answered share, as those that one Select found do: sources of one cohort lie in the same blocks,
+// and each is then read behind the one before, without going through all of a block again. Up to 16 MiB of blocks are held. It belongs to one
+// goroutine, as the reading of those incarnations does. The zero value is ready.
+type Shared struct {
+	now  *session
+	free []*loaded
+	size int // of what is free, bytes
 }
 
-// planned is where columns are in a schema.
-type planned struct {
-	schema  *Schema
-	columns []Column
-	plan    []fieldPlan
+// Add has an incarnation share what is read from now on with those that were added since the last Next.
+func (s *Shared) Add(inc *Incarnation) {
+	p, ok := inc.parts.(*parts)
+	if !ok {
+		return
+	}
+	if s.now == nil {
+		s.now = &session{shared: s}
+	}
+	p.session = s.now
 }
 
-// plan is planColumns', which goes through all series for each column, once for all that ask the same.
-func (s *session) plan(schema *Schema, columns []Column) []fieldPlan {
-	if s == nil {
-		return planColumns(schema, columns)
+// Next lets go of the blocks that are held, and uses their memory for what is read next: the incarnations that were added are not read any more, or by
+// themselves.
+func (s *Shared) Next() {
+	if s.now == nil {
+		return
 	}
-	s.mu.Lock()
-	last := s.last
-	s.mu.Unlock()
-	if last.schema == schema && slices.Equal(last.columns, columns) {
-		return last.plan
+	for _, b := range s.now.end() {
+		if l := b.many; l != nil && s.size+cap(l.data) <= keepBlocks {
+			s.free = append(s.free, l)
+			s.size += cap(l.data)
+		}
 	}
-	plan := planColumns(schema, columns)
-	s.mu.Lock()
-	s.last = planned{schema, slices.Clone(columns), plan} // the caller may use its columns' memory again
-	s.mu.Unlock()
-	return plan
+	s.now = nil
+}
+
+// Release lets go of all memory.
+func (s *Shared) Release() { *s = Shared{} }
+
+// take is memory that is free: the smallest that is large enough for some bytes, else the largest, so that what is too small goes. nil: there is none.
+func (s *Shared) take(size int) *loaded {
+	if len(s.free) == 0 {
+		return nil
+	}
+	best := 0
+	for i, l := range s.free {
+		switch n, least := cap(l.data), cap(s.free[best].data); {
+		case least < size && n > least, n >= size && n < least:
+			best = i
+		}
+	}
+	l := s.free[best]
+	s.size -= cap(l.data)
+	s.free[best] = s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	return l
 }

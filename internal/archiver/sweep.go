@@ -63,6 +63,7 @@ const (
 	loadBlocks  = 1024             // and so many blocks looked at after a restart
 	settle      = 15 * time.Minute // a source without rows for so long and two steps is taken as silent: rows are written within maxWait
 	markEvery   = time.Minute
+	keepMemory  = 60 // sweeps, of which there is one a second or so
 )
 
 // NewSweeper makes a sweeper of an archive, which is to be written through it from then on.
@@ -184,13 +185,14 @@ type level struct {
 	markedAt int64
 	members  map[tableKey]bool // of ephemeral sources, among pending ones that were found by looking: see isMember
 
-	last    *archive.Incarnation // folded before, of the same cohort probably
-	shared  int                  // sources since they began to be read together
-	cohort  [16]byte
-	folder  fold.Folder
-	batch   sweepBatch
-	intakes map[intakeKey]*intake
-	due     []*pending
+	reading  archive.Shared
+	together int      // sources that share what is read
+	cohort   [16]byte // which they are of, probably
+	idle     int      // sweeps that had nothing to do
+	folder   fold.Folder
+	batch    sweepBatch
+	intakes  map[intakeKey]*intake
+	due      []*pending
 }
 
 type tableKey struct {
@@ -363,12 +365,29 @@ func (l *level) sweep(now int64) {
 			return
 		}
 	}
-	l.last = nil
 	if !l.flush() {
 		return
 	}
-	l.batch.release()
+	l.rest()
 	l.mark(now)
+}
+
+// rest is called when a sweep has done its work. Memory is kept while there is some each minute.
+func (l *level) rest() {
+	l.reading.Next()
+	l.together = 0
+	if l.idle++; len(l.due) > 0 {
+		l.idle = 0
+	} else if l.idle == keepMemory {
+		l.release()
+	}
+}
+
+// release gives memory back to the collector, until rows are folded again.
+func (l *level) release() {
+	l.reading.Release()
+	l.batch.release()
+	l.folder = fold.Folder{}
 }
 
 // choose keeps of what is due as much as is done in one go, whole schemas, those with the oldest rows first.
@@ -395,10 +414,7 @@ func (l *level) order() {
 
 // reuse folds what lies in extents up to a generation, which will soon be gone.
 func (l *level) reuse(generation uint64) {
-	defer func() {
-		l.last = nil
-		l.batch.release()
-	}()
+	defer l.rest()
 	for again := true; again; {
 		again = !l.loaded && l.scan.Generation <= generation
 		if again {
@@ -491,13 +507,12 @@ func (l *level) fold(p *pending, end, gone bool) bool {
 // read folds the rows of a source that lie behind its position. Series are the places in the incarnation's of those that the rows have. The
 // rows are the folder's.
 func (l *level) read(p *pending, inc *archive.Incarnation, tier int, end bool) (rows archive.Rows, places []int, err error) {
-	if l.last != nil && l.cohort == p.hint && l.shared < cohortTables {
-		archive.Together(l.last, inc)
-	} else {
-		l.shared, l.cohort = 0, p.hint
+	if l.cohort != p.hint || l.together >= cohortTables {
+		l.reading.Next()
+		l.together, l.cohort = 0, p.hint
 	}
-	l.last = inc
-	l.shared++
+	l.reading.Add(inc)
+	l.together++
 	series := l.s.schemas.of(inc, p.key.table)
 	folded := inc.Tables[p.key.table].Tiers[tier].Folded
 	l.folder.Reset(series.list, l.step, folded, p.base)

@@ -229,53 +229,101 @@ func (f *Folder) group(r *archive.Rows, lo int, bases []uint64) {
 
 // fold takes the rows of all groups into one field.
 func (f *Folder) fold(o *op, out []uint64, is []bool, in []uint64, present []bool) {
+	if o.how == lastOf {
+		f.last(o.width, out, is, in, present)
+		return
+	}
 	for _, g := range f.groups {
-		if o.how == lastOf {
-			k := g.hi - 1
-			for k >= g.lo && present != nil && !present[k] {
-				k--
-			}
-			if k >= g.lo {
-				copy(out[g.row*o.width:(g.row+1)*o.width], in[k*o.width:(k+1)*o.width])
-				is[g.row] = true
-			}
+		if present == nil {
+			out[g.row], is[g.row] = o.how.over(out[g.row], is[g.row], in[g.lo:g.hi])
 			continue
 		}
-		acc, any := out[g.row], is[g.row]
 		for k := g.lo; k < g.hi; k++ {
-			if present == nil || present[k] {
-				acc, any = o.how.next(acc, any, in[k])
+			if present[k] {
+				out[g.row], is[g.row] = o.how.over(out[g.row], is[g.row], in[k:k+1])
 			}
 		}
-		out[g.row], is[g.row] = acc, any
 	}
 }
 
-// next is what a value makes of those before it.
-func (h how) next(acc uint64, any bool, v uint64) (uint64, bool) {
+// last takes the last row of each group that has a value.
+func (f *Folder) last(width int, out []uint64, is []bool, in []uint64, present []bool) {
+	for _, g := range f.groups {
+		k := g.hi - 1
+		for k >= g.lo && present != nil && !present[k] {
+			k--
+		}
+		if k < g.lo {
+			continue
+		}
+		if is[g.row] = true; width == 1 {
+			out[g.row] = in[k]
+		} else {
+			copy(out[g.row*width:(g.row+1)*width], in[k*width:(k+1)*width])
+		}
+	}
+}
+
+// over is what values make of what those before them made, if there was any.
+func (h how) over(acc uint64, any bool, vals []uint64) (uint64, bool) {
 	switch h {
 	case leastF64, mostF64:
-		x := math.Float64frombits(v)
-		switch was := math.Float64frombits(acc); {
-		case x != x:
-			return acc, any
-		case !any, h == leastF64 && x < was, h == mostF64 && x > was:
-			return v, true
+		for ; !any && len(vals) > 0; vals = vals[1:] {
+			if x := math.Float64frombits(vals[0]); x == x {
+				acc, any = vals[0], true
+			}
 		}
+		was := math.Float64frombits(acc)
+		if h == leastF64 {
+			for _, v := range vals {
+				if x := math.Float64frombits(v); x < was {
+					was = x
+				}
+			}
+		} else {
+			for _, v := range vals {
+				if x := math.Float64frombits(v); x > was {
+					was = x
+				}
+			}
+		}
+		return math.Float64bits(was), any
 	case leastI64, mostI64:
-		if x, was := int64(v), int64(acc); !any || h == leastI64 && x < was || h == mostI64 && x > was {
-			return v, true
+		if !any {
+			acc = vals[0]
 		}
+		was := int64(acc)
+		if h == leastI64 {
+			for _, v := range vals {
+				was = min(was, int64(v))
+			}
+		} else {
+			for _, v := range vals {
+				was = max(was, int64(v))
+			}
+		}
+		return uint64(was), true
 	case sumF64:
-		return math.Float64bits(math.Float64frombits(acc) + math.Float64frombits(v)), true
+		sum := math.Float64frombits(acc)
+		for _, v := range vals {
+			sum += math.Float64frombits(v)
+		}
+		return math.Float64bits(sum), true
 	case sumI64:
-		return math.Float64bits(math.Float64frombits(acc) + float64(int64(v))), true
+		sum := math.Float64frombits(acc)
+		for _, v := range vals {
+			sum += float64(int64(v))
+		}
+		return math.Float64bits(sum), true
 	case howMany:
-		return acc + 1, true
+		return acc + uint64(len(vals)), true
 	case sumCounts:
-		return acc + v, true
+		for _, v := range vals {
+			acc += v
+		}
+		return acc, true
 	}
-	return acc, true
+	return acc, any
 }
 
 // Flush answers the rows whose windows are over since the one before: with end, the open one too, and what comes for its window
