@@ -27,7 +27,7 @@ type SweepOptions struct {
 // Sweeper folds each tier of an archive into the next coarser one, out of the archive itself: FORMAT.md 19.5.
 //
 // It is the archive that an Archiver writes: what is appended passes through it, so it knows which rows are not folded yet, and
-// holds of them some numbers for each source and nothing else. A source is read and folded when some 30 rows can be made of it, when it
+// holds of them some numbers for each source and nothing else. A source is read and folded when some 30 rows can be made of it, the first time fewer, when it
 // ended and its last window is over, when it has been silent for long, or when the extent that its rows lie in is about to be reused;
 // one after the other, and those of one schema go into one block. How far each source is folded is what the coarser tier says of
 // it. The mark there is a place before which nothing is left to fold, so that after a restart only what lies behind it is
@@ -57,13 +57,15 @@ type SweepStats struct {
 }
 
 const (
-	sweepRows   = 30               // so many rows of the coarse tier are worth a block
-	sweepWords  = 1 << 19          // values of rows that are held before they are written, at most, unless one source alone has more
-	sweepTables = 256              // of these, so many are folded in one Sweep for a tier, so that work is spread
-	loadBlocks  = 1024             // and so many blocks looked at after a restart
-	settle      = 15 * time.Minute // a source without rows for so long and two steps is taken as silent: rows are written within maxWait
-	markEvery   = time.Minute
-	keepMemory  = 60 // sweeps, of which there is one a second or so
+	sweepRows = 30 // so many rows of the coarse tier are worth a block
+	// The least of these with which a source is folded for the first time.
+	leastSweepRows = 5
+	sweepWords     = 1 << 19          // values of rows that are held before they are written, at most, unless one source alone has more
+	sweepTables    = 256              // of these, so many are folded in one Sweep for a tier, so that work is spread
+	loadBlocks     = 1024             // and so many blocks looked at after a restart
+	settle         = 15 * time.Minute // a source without rows for so long and two steps is taken as silent: rows are written within maxWait
+	markEvery      = time.Minute
+	keepMemory     = 60 // sweeps, of which there is one a second or so
 )
 
 // NewSweeper makes a sweeper of an archive, which is to be written through it from then on.
@@ -329,7 +331,18 @@ func (l *level) isDue(p *pending, clock int64) bool {
 	case p.since == 0:
 		p.since = clock
 	}
-	return p.newest-p.first() > sweepRows*step || clock-p.since > 2*sweepRows*step+settle.Milliseconds()
+	return p.newest-p.first() > p.enough()*step || clock-p.since > 2*sweepRows*step+settle.Milliseconds()
+}
+
+// enough is how many rows of the coarse tier are worth a block. The first time they are fewer, by another part in each cohort, which is known by the
+// place of its first block: those that began together are not all folded in the same minute for ever.
+func (p *pending) enough() int64 {
+	if p.located || p.looked {
+		return sweepRows
+	}
+	at := p.blocks[0].at
+	_, phase := math.Modf(float64(at.Generation%1024+at.Offset%(1<<24)) * math.Phi)
+	return leastSweepRows + int64(phase*(sweepRows-leastSweepRows+1))
 }
 
 // collect puts what is due into l.due, forgets who has nothing left to fold, and answers the time.
