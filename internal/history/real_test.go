@@ -116,6 +116,8 @@ func TestReal(t *testing.T) {
 
 	long := h.writer(writer.Options{Job: "fwd", Instance: "long"})
 	rx, lat, temp := long.Counter("rx"), long.Histogram("lat"), long.Gauge("temp")
+	twin := h.writer(writer.Options{Job: "twin", Instance: "t:1", Histograms: -1}) // it is started anew, seconds after its end
+	turns := twin.Counter("turns")
 	var vm *writer.Writer
 	var served *writer.Counter
 	lives, total := 0, uint64(0)
@@ -131,6 +133,17 @@ func TestReal(t *testing.T) {
 		lat.Record(0.004)
 		temp.Set(float64(i))
 		long.Tick()
+		switch i {
+		case 400:
+			twin.Close()
+		case 405:
+			twin = h.writer(writer.Options{Job: "twin", Instance: "t:1", Histograms: -1})
+			turns = twin.Counter("turns")
+		}
+		if i < 400 || i >= 405 {
+			turns.Inc()
+			twin.Tick()
+		}
 		if i%50 >= 1 && i%50 <= 45 {
 			served.Add(uint64(i % 13))
 			total += uint64(i % 13)
@@ -185,14 +198,19 @@ func TestReal(t *testing.T) {
 			}
 		}
 	}
-	if n := len(h.register.Segments()); n > 5 {
+	for at := begin/1e6 + 50_000; at < ms(); at += 50_000 { // nobody was there twice, whatever part of a life is looked at
+		if n, twice := number(t, h.engine, "count(turns_total)", at), number(t, h.engine, `count(turns_total{shmts_segment!=""})`, at); n != 1 || !math.IsNaN(twice) {
+			t.Errorf("%d s in: want one twin and none of two at once, got %g and %g", (at-begin/1e6)/1000, n, twice)
+		}
+	}
+	if n := len(h.register.Segments()); n > 6 {
 		t.Errorf("want dead segments unlinked, got %d segments", n)
 	}
 	q, err := h.engine.Querier(begin/1e6, ms())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if names, warnings, err := q.LabelValues(t.Context(), "instance", nil); err != nil || len(warnings) > 0 || len(names) != lives+1 {
-		t.Errorf("instances: want %d, got %d, %v, %v", lives+1, len(names), warnings, err)
+	if names, warnings, err := q.LabelValues(t.Context(), "instance", nil); err != nil || len(warnings) > 0 || len(names) != lives+2 {
+		t.Errorf("instances: want %d, got %d, %v, %v", lives+2, len(names), warnings, err)
 	}
 }
