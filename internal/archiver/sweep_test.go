@@ -509,6 +509,7 @@ func (w *swept) checkEphemeral(job string, calm bool) {
 }
 
 // What is about to be evicted is folded before, whatever window it is in: of every row that was ever written, the coarser tiers tell once.
+// (Thanos, issue 7908: raw data expired before it was downsampled.)
 func TestReuse(t *testing.T) {
 	for seed := range uint64(4) {
 		w := newSwept(t, seed, SweepOptions{Ephemeral: seed%2 == 0})

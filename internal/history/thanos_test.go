@@ -14,7 +14,7 @@ import (
 
 // What went wrong where Thanos downsampled, by the numbers of its issues, over 30 days of a counter that counts 10 a second and a
 // gauge that is the second: rows of 5 m, of 10 s for a day, of 1 s for three hours. Issue 7908, raw data that expired
-// before it was downsampled, is the archiver's, whose tests fold under pressure; count_over_time counting windows is TestSums.
+// before it was downsampled, is the archiver's: TestReuse evicts what was not folded yet.
 func TestThanos(t *testing.T) {
 	s := newStage(t, 0)
 	ramp(t, s)
@@ -22,55 +22,72 @@ func TestThanos(t *testing.T) {
 	seconds := func(at int64) float64 { return float64(at-t0) / 1000 }
 
 	// 922: sum() was inflated by the samples of a window.
-	for _, at := range []int64{old, s.now - 20*3_600_000, s.now - 3_600_000, s.now} {
-		if got := number(t, s.engine, "sum(x_total)", at); got != 10*seconds(at) {
-			t.Errorf("922: sum(x_total) at %g s: got %g", seconds(at), got)
-		}
-	}
-
-	// 1115, 2737: rate() of a range shorter than the rows are apart was empty.
-	for _, rng := range []string{"2s", "1m", "4m59s", "9m"} {
-		m, err := ask(t, s.engine, "rate(x_total["+rng+"])", old, old+3_600_000, 17_000).Matrix()
-		if err != nil || len(m) != 1 || len(m[0].Floats) != 3600/17+1 {
-			t.Fatalf("1115: rate of %s: want %d points, got %.200v, %v", rng, 3600/17+1, m, err)
-		}
-		for _, p := range m[0].Floats {
-			if math.Abs(p.F-10) > 1e-6 {
-				t.Errorf("1115: rate of %s at %g s: got %g", rng, seconds(p.T), p.F)
+	t.Run("922", func(t *testing.T) {
+		for _, at := range []int64{old, s.now - 20*3_600_000, s.now - 3_600_000, s.now} {
+			if got := number(t, s.engine, "sum(x_total)", at); got != 10*seconds(at) {
+				t.Errorf("922: sum(x_total) at %g s: got %g", seconds(at), got)
 			}
 		}
-	}
+	})
+
+	// 1115, 2737: rate() of a range shorter than the rows are apart was empty.
+	t.Run("1115, 2737", func(t *testing.T) {
+		for _, rng := range []string{"2s", "1m", "4m59s", "9m"} {
+			m, err := ask(t, s.engine, "rate(x_total["+rng+"])", old, old+3_600_000, 17_000).Matrix()
+			if err != nil || len(m) != 1 || len(m[0].Floats) != 3600/17+1 {
+				t.Fatalf("1115: rate of %s: want %d points, got %.200v, %v", rng, 3600/17+1, m, err)
+			}
+			for _, p := range m[0].Floats {
+				if math.Abs(p.F-10) > 1e-6 {
+					t.Errorf("1115: rate of %s at %g s: got %g", rng, seconds(p.T), p.F)
+				}
+			}
+		}
+	})
 
 	// 1433: gaps where the resolution was no less than the lookback.
-	m, err := ask(t, s.engine, "g", old, old+7_200_000, 30_000).Matrix()
-	if err != nil || len(m) != 1 || len(m[0].Floats) != 241 {
-		t.Errorf("1433: want 241 points, got %.200v, %v", m, err)
-	}
+	t.Run("1433, 3277", func(t *testing.T) {
+		m, err := ask(t, s.engine, "g", old, old+7_200_000, 30_000).Matrix()
+		if err != nil || len(m) != 1 || len(m[0].Floats) != 241 {
+			t.Errorf("1433: want 241 points, got %.200v, %v", m, err)
+		}
+	})
 
 	// 1170: downsampled data answered where raw data was.
-	for _, q := range []string{"quantile_over_time(0.5, g[1h])", "sum_over_time(g[1h])", "avg_over_time(g[1h])", "count_over_time(g[1h])", "stddev_over_time(g[1h])", "g"} {
-		at := s.now - 3_600_000
-		sec := seconds(at)
-		wanted := map[string]float64{"quan": sec - 1799.5, "sum_": 3600 * (sec - 1799.5), "avg_": sec - 1799.5, "coun": 3600, "stdd": math.Sqrt((3600*3600 - 1) / 12.0), "g": sec}[q[:min(4, len(q))]]
-		res := ask(t, s.engine, q, at, at, 0)
-		v, err := res.Vector()
-		if err != nil || len(v) != 1 || math.Abs(v[0].F-wanted) > 1e-9*wanted {
-			t.Errorf("1170: %s: want %g, got %v, %v", q, wanted, v, err)
+	t.Run("1170", func(t *testing.T) {
+		for _, q := range []string{"quantile_over_time(0.5, g[1h])", "sum_over_time(g[1h])", "avg_over_time(g[1h])", "count_over_time(g[1h])", "stddev_over_time(g[1h])", "g"} {
+			at := s.now - 3_600_000
+			sec := seconds(at)
+			wanted := map[string]float64{"quan": sec - 1799.5, "sum_": 3600 * (sec - 1799.5), "avg_": sec - 1799.5, "coun": 3600, "stdd": math.Sqrt((3600*3600 - 1) / 12.0), "g": sec}[q[:min(4, len(q))]]
+			res := ask(t, s.engine, q, at, at, 0)
+			v, err := res.Vector()
+			if err != nil || len(v) != 1 || math.Abs(v[0].F-wanted) > 1e-9*wanted {
+				t.Errorf("1170: %s: want %g, got %v, %v", q, wanted, v, err)
+			}
+			if _, infos := res.Warnings.AsStrings("", 0, 0); len(infos) > 0 {
+				t.Errorf("1170: %s: want no other tier to answer, got %q", q, infos)
+			}
 		}
-		if _, infos := res.Warnings.AsStrings("", 0, 0); len(infos) > 0 {
-			t.Errorf("1170: %s: want no other tier to answer, got %q", q, infos)
-		}
-	}
+	})
 
 	// 2706: quantiles were those of averages. They are of values that were, fewer than there were, and say so.
-	res := ask(t, s.engine, "quantile_over_time(1, g[1h])", old, old, 0)
-	v, err := res.Vector()
-	if err != nil || len(v) != 1 || v[0].F != seconds(old) {
-		t.Errorf("2706: want %g, got %v, %v", seconds(old), v, err)
-	}
-	if _, infos := res.Warnings.AsStrings("", 0, 0); !strings.Contains(strings.Join(infos, ""), "quantile_over_time sees one value of each 5m") {
-		t.Errorf("2706: got %q", infos)
-	}
+	t.Run("2706", func(t *testing.T) {
+		res := ask(t, s.engine, "quantile_over_time(1, g[1h])", old, old, 0)
+		v, err := res.Vector()
+		if err != nil || len(v) != 1 || v[0].F != seconds(old) {
+			t.Errorf("2706: want %g, got %v, %v", seconds(old), v, err)
+		}
+		if _, infos := res.Warnings.AsStrings("", 0, 0); !strings.Contains(strings.Join(infos, ""), "quantile_over_time sees one value of each 5m") {
+			t.Errorf("2706: got %q", infos)
+		}
+	})
+
+	// count_over_time counted windows, of which there are twelve an hour.
+	t.Run("count_over_time", func(t *testing.T) {
+		if got := number(t, s.engine, "count_over_time(g[1h])", old); got != 3600 {
+			t.Errorf("count_over_time: want 3600 rows, got %g", got)
+		}
+	})
 }
 
 // 3644: resets() was of windows. And staleness markers were dropped: what had ended went on as long as the lookback.

@@ -134,6 +134,7 @@ type histView struct {
 	threshold float64
 	spans     []histogram.Span
 	used      []int32 // indices into a row's counts, of the buckets in spans
+	share     float64 // of rowAhead
 }
 
 func newHistView(h *HistColumn, epochs []uint16) *histView {
@@ -176,6 +177,10 @@ func (v *histView) fill(h *histogram.FloatHistogram, row int) {
 		Schema:          int32(v.h.Range.Scale),
 		ZeroThreshold:   v.threshold,
 	}
+	if row == rowAhead {
+		v.fillAhead(h)
+		return
+	}
 	if row < 0 {
 		if row == rowStale {
 			h.Sum = stale
@@ -196,5 +201,19 @@ func (v *histView) fill(h *histogram.FloatHistogram, row int) {
 		n := float64(counts[k])
 		h.PositiveBuckets = append(h.PositiveBuckets, n)
 		h.Count += n
+	}
+}
+
+// fillAhead goes on from the last two rows.
+func (v *histView) fillAhead(h *histogram.FloatHistogram) {
+	n, stride := len(v.h.Sum)-1, v.h.Stride()
+	last, before := v.h.Counts[n*stride:(n+1)*stride], v.h.Counts[(n-1)*stride:n*stride]
+	at := func(k int32) float64 { return float64(last[k]) + v.share*float64(last[k]-before[k]) }
+	h.CounterResetHint = histogram.NotCounterReset
+	h.ZeroCount = at(0)
+	h.Count, h.Sum = h.ZeroCount, v.h.Sum[n]+v.share*(v.h.Sum[n]-v.h.Sum[n-1])
+	for _, k := range v.used {
+		h.PositiveBuckets = append(h.PositiveBuckets, at(k))
+		h.Count += at(k)
 	}
 }

@@ -82,6 +82,7 @@ type Run struct {
 	samples atomic.Int64
 	memory  *Memory // its own; nil where nothing counts it
 	light   bool
+	smooth  bool // some selector became smoothed: see rewrite
 
 	mu    sync.Mutex
 	tiers map[time.Duration]bool // steps that gave rows

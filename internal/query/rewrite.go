@@ -25,6 +25,9 @@ import (
 // So does a window over the seam of two tiers, fine rows and coarser ones before them: rate extrapolates to a window's edges by
 // how far its samples are apart on average, and would fall short there by up to a coarse step.
 //
+// avg_over_time(x[6s]) of such rows, and what else does not grow with the range, becomes that of a range in which there is a row: now a
+// value and now none would be a row of dots.
+//
 // count_over_time and avg_over_time, where rows of a coarser tier than the finest are needed, become what weigh.go can answer.
 //
 // It returns the query to evaluate, q itself if nothing was to be done, and the coarsest step that a
@@ -32,6 +35,7 @@ import (
 func (r *Run) rewrite(ctx context.Context, expr parser.Expr, q string, start, end time.Time) (string, time.Duration) {
 	var coarsest time.Duration
 	var calls []rewritten
+	wider := false
 	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
 		call, ok := n.(*parser.Call)
 		if !ok || len(call.Args) != 1 {
@@ -66,10 +70,19 @@ func (r *Run) rewrite(ctx context.Context, expr parser.Expr, q string, start, en
 			}
 			r.note(fmt.Errorf("%w: shmts: rows are %s apart: %s(...[%s]) is evaluated as smoothed", annotations.PromQLInfo,
 				model.Duration(step), call.Func.Name, model.Duration(m.Range)))
-			v.Smoothed = true
+			v.Smoothed, r.smooth = true, true
 			coarsest = max(coarsest, step)
-		case "count_over_time", "avg_over_time":
-			if _, coarse := r.coarsestNeeded(ctx, v.LabelMatchers, from.UnixMilli(), to.UnixMilli(), 0); coarse {
+		case "count_over_time", "avg_over_time", "min_over_time", "max_over_time", "last_over_time", "present_over_time":
+			step, coarse := r.coarsestNeeded(ctx, v.LabelMatchers, from.UnixMilli(), to.UnixMilli(), 0)
+			if !coarse {
+				return nil
+			}
+			if least := step + step/4; m.Range < step && call.Func.Name != "count_over_time" {
+				r.note(fmt.Errorf("%w: shmts: rows are %s apart: %s(...[%s]) is that of %s", annotations.PromQLInfo,
+					model.Duration(step), call.Func.Name, model.Duration(m.Range), model.Duration(least)))
+				m.Range, wider = least, true
+			}
+			if call.Func.Name == "count_over_time" || call.Func.Name == "avg_over_time" {
 				calls = append(calls, rewritten{call, slices.Clone(path)})
 			}
 		}
@@ -78,7 +91,7 @@ func (r *Run) rewrite(ctx context.Context, expr parser.Expr, q string, start, en
 	for _, c := range calls {
 		expr = c.weighed(expr)
 	}
-	if coarsest == 0 && len(calls) == 0 {
+	if coarsest == 0 && len(calls) == 0 && !wider {
 		return q, 0
 	}
 	return expr.String(), coarsest

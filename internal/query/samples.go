@@ -381,7 +381,7 @@ type part struct {
 	since  int64 // ms: what comes before, and then, is another's, see owners; MinInt64: nothing
 }
 
-// histRef is a histogram sample: a row of a column, or one of the two that no row has.
+// histRef is a histogram sample: a row of a column, or one of those that no row has.
 type histRef struct {
 	column *histView
 	row    int32
@@ -390,6 +390,7 @@ type histRef struct {
 const (
 	rowZero  = -1
 	rowStale = -2
+	rowAhead = -3 // see ahead
 )
 
 // samples are what a series' iterator goes over: floats or histograms, with markers and zeros.
@@ -443,11 +444,12 @@ func (p *part) all() (samples, error) {
 	default:
 		floats = b.Floats[p.column]
 	}
-	if view == nil && !zero && !b.Absent[p.column] && len(g.gaps) == 0 && g.tail == 0 {
+	ahead, share := p.ahead()
+	if view == nil && !zero && !b.Absent[p.column] && len(g.gaps) == 0 && g.tail == 0 && ahead == 0 {
 		return samples{times: b.Times, floats: floats}, nil
 	}
 
-	n := b.Len() + len(g.gaps) + 2
+	n := b.Len() + len(g.gaps) + 3
 	s.times = make([]int64, 0, n)
 	if view != nil {
 		s.hists = make([]histRef, 0, n)
@@ -503,7 +505,32 @@ func (p *part) all() (samples, error) {
 	if live && g.tail > 0 {
 		put(g.tail, rowStale, stale)
 	}
+	if n := b.Len() - 1; live && ahead > 0 {
+		switch {
+		case view != nil && !isStale(view.h.Sum[n-1]):
+			view.share = share
+			put(ahead, rowAhead, 0)
+		case view == nil && !isStale(floats[n-1]):
+			put(ahead, 0, floats[n]+(floats[n]-floats[n-1])*share)
+		}
+	}
 	return s, nil
+}
+
+// ahead is where an additive series is by now, if its last two rows' slope goes on: the time, 0 if nothing is to be said, and how much of their
+// difference has been added since. A smoothed selector knows nothing of the time behind the newest row, while rate without it goes on to the
+// window's end: a panel would bend down at its right edge, by a tenth and more where the range is some rows.
+func (p *part) ahead() (t int64, share float64) {
+	g, b := p.g, p.g.batch
+	n := b.Len() - 1
+	if !g.q.smooth || !p.zero || g.plan.fn != "rate" && g.plan.fn != "increase" || n < 1 || g.tail > 0 || g.end > 0 || b.Epochs[n] != b.Epochs[n-1] {
+		return 0, 0
+	}
+	last, apart, limit := b.Times[n], b.Times[n]-b.Times[n-1], staleAfter(g.stepAt(n))
+	if t = g.q.now; t <= last || t > g.plan.end || t-last > limit || apart > limit {
+		return 0, 0
+	}
+	return t, float64(t-last) / float64(apart)
 }
 
 func (s *samples) len() int { return len(s.times) }
