@@ -21,6 +21,9 @@ const (
 // TargetInfo is the metric whose labels are a source's resource attributes.
 const TargetInfo = "target_info"
 
+// TargetInfoHelp is what its metadata say.
+const TargetInfoHelp = "Resource attributes of the source."
+
 // Resource is a source in OpenTelemetry's words: its attributes, sorted, with service.name and
 // service.namespace out of job ("shop/cart" is the namespace shop and the name cart), and
 // service.instance.id out of instance. An attribute of these names that the author gave himself stays,
