@@ -64,6 +64,7 @@ type Segment struct {
 	exemplars exemplars
 
 	skippedSeries atomic.Uint64
+	budgetSeries  atomic.Uint64 // of those
 }
 
 // usualHeader is how much of a file is read at first: most headers are shorter.
@@ -237,7 +238,21 @@ type Counters struct {
 	// This reader's. A row that is torn or broken counts once, however often it is asked for.
 	SkippedRows      uint64
 	SkippedSeries    uint64 // broken, or over this reader's own limit
+	BudgetSeries     uint64 // of those, that found no room in a budget
 	SkippedExemplars uint64 // broken, or of no series that is there; each counts once, likewise
+}
+
+// Add adds those of another segment.
+func (c *Counters) Add(o Counters) {
+	c.DroppedSeries += o.DroppedSeries
+	c.OverflowThreads += o.OverflowThreads
+	c.RejectedRecords += o.RejectedRecords
+	c.ForkLosses += o.ForkLosses
+	c.ExemplarsDropped += o.ExemplarsDropped
+	c.SkippedRows += o.SkippedRows
+	c.SkippedSeries += o.SkippedSeries
+	c.BudgetSeries += o.BudgetSeries
+	c.SkippedExemplars += o.SkippedExemplars
 }
 
 // Counters of the writer and of this reader.
@@ -250,6 +265,7 @@ func (g *Segment) Counters() Counters {
 		ExemplarsDropped: g.control[layout.CtlExemplarsDropped].Load(),
 		SkippedRows:      g.skips.count(),
 		SkippedSeries:    g.skippedSeries.Load(),
+		BudgetSeries:     g.budgetSeries.Load(),
 		SkippedExemplars: g.exemplars.skipped.Load(),
 	}
 }

@@ -179,6 +179,7 @@ func (g *Segment) allowed(n uint32) uint32 {
 	if got < n {
 		if more := n - max(got, min(g.known.skipped, n)); more > 0 {
 			g.skippedSeries.Add(uint64(more))
+			g.budgetSeries.Add(uint64(more))
 			g.claim.skip(more)
 		}
 		g.known.skipped = max(g.known.skipped, n)
@@ -367,6 +368,7 @@ func (g *Segment) accept(index int, image *layout.Series, b []byte) {
 		if d.skipped = true; !d.short {
 			d.short = true
 			g.skippedSeries.Add(1)
+			g.budgetSeries.Add(1)
 			g.claim.skip(1)
 		}
 		if !g.known.short {

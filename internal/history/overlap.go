@@ -206,6 +206,9 @@ type relabelled struct {
 	overrides map[*reader.Series][]reader.Pair
 }
 
+// Unwrap is the segment without them.
+func (r *relabelled) Unwrap() query.Segment { return r.Living }
+
 // Overrides implements query.Segment.
 func (r *relabelled) Overrides() map[*reader.Series][]reader.Pair { return r.overrides }
 

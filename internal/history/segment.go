@@ -166,6 +166,14 @@ func (s *segment) Tables() []reader.Table { return s.tables }
 // Span implements query.Archived.
 func (s *segment) Span(table, tier int) query.Span { return s.tiers[table][tier].Span }
 
+// Unwrap is the segment that is in the store, nil if there is none: see query.Accounted.
+func (s *segment) Unwrap() query.Segment {
+	if s.living == nil {
+		return nil
+	}
+	return s.living
+}
+
 // Start implements query.Segment.
 func (s *segment) Start() int64 {
 	if s.living != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shmts/shmts/internal/names"
 	"github.com/shmts/shmts/internal/relabel"
+	"github.com/shmts/shmts/reader"
 )
 
 // Cardinality says where the series are, of what runs or ran in the last minutes. Lists are sorted, the most first.
@@ -25,14 +26,38 @@ type Cardinality struct {
 	Bytes      []NamedCount // of the values of a label name, once for each series
 	LabelPairs []NamedCount // series of name=value
 
-	// Series that are in none of those, as rules leave them out: all, by the reason alone; and the most, by the reason and their
-	// names or their sources.
+	// Series that are in none of those: all, by the reason alone; and the most, by the reason and their names, where those are known, or
+	// their sources.
 	Dropped, DroppedNames, DroppedSources []Dropped
+
+	// Sources with segments in the store, those with the most series first.
+	Sources []SourceUse
+}
+
+// SourceUse is what the segments of a source have room for, and what they turned away.
+type SourceUse struct {
+	Job, Instance string // before rules
+	UID           int
+	Series        int // that are shown
+	Segments      int
+	Grown         int // of those, that a process opened because its first one was full, FORMAT.md 10.7
+	Room          reader.Room
+	Counters      reader.Counters
+}
+
+// Accounted is a Segment that is in the store: what its writer, and its reader, counted is known. One that a Segment stands for is what its
+// Unwrap answers, nil if there is none.
+type Accounted interface {
+	ID() string
+	Group() string
+	UID() int
+	Room() reader.Room
+	Counters() reader.Counters
 }
 
 // Dropped is how many series are not shown, and why.
 type Dropped struct {
-	Name          string // as it was before rules
+	Name          string // before rules
 	Job, Instance string // as well
 	Reason        string
 	Rule          int    // of ReasonRelabel: its number, from 1
@@ -51,6 +76,9 @@ const (
 	ReasonNameless  = "nameless"  // rules took its name
 	ReasonInvalid   = "invalid"   // rules gave it a label that none can have
 	ReasonCollision = "collision" // rules gave it the labels of another series
+	ReasonWriter    = "writer"    // there was no room in its segment: it is in no file, and each registration counts
+	ReasonBudget    = "budget"    // there was no room in the reader's budget
+	ReasonCorrupt   = "corrupt"   // its descriptor is broken
 )
 
 // NamedCount is one entry of a list.
@@ -171,7 +199,10 @@ func (c *counter) source(lives []*view) {
 		seen[k] = struct{}{}
 		return true
 	}
+	shown := 0
+	use := SourceUse{}
 	for _, v := range lives {
+		c.account(&use, v)
 		count, overrides := uint64(0), v.labelled()
 		for i := range v.schema.metrics {
 			m := &v.schema.metrics[i]
@@ -192,7 +223,7 @@ func (c *counter) source(lives []*view) {
 				c.pairs[l]++
 			}
 		}
-		c.out.Series += int(count)
+		shown += int(count)
 		if count > 0 {
 			for _, l := range v.source {
 				c.pairs[l] += count
@@ -214,7 +245,7 @@ func (c *counter) source(lives []*view) {
 				c.drop(v, names.TargetInfo, collision)
 				break
 			}
-			c.out.Series++
+			shown++
 			c.pairs[labels.Label{Name: model.MetricNameLabel, Value: v.targetName}]++
 			for _, l := range v.target {
 				c.pairs[l]++
@@ -223,6 +254,35 @@ func (c *counter) source(lives []*view) {
 			c.drop(v, names.TargetInfo, int(rules.targetDrop))
 		}
 	}
+	c.out.Series += shown
+	if use.Segments > 0 {
+		use.Job, use.Instance, use.Series = get(lives[0].recorded(), "job"), get(lives[0].recorded(), "instance"), shown
+		c.out.Sources = append(c.out.Sources, use)
+		n := use.Counters
+		for reason, n := range map[string]uint64{ReasonWriter: n.DroppedSeries, ReasonBudget: n.BudgetSeries, ReasonCorrupt: n.SkippedSeries - min(n.BudgetSeries, n.SkippedSeries)} {
+			if n > 0 {
+				c.count(Dropped{Reason: reason}, "", lives[0], n)
+			}
+		}
+	}
+}
+
+// account adds what a segment in the store says of itself. Who sees a part of a segment only, is not told of the whole.
+func (c *counter) account(use *SourceUse, v *view) {
+	g := v.Segment
+	if w, ok := g.(interface{ Unwrap() Segment }); ok {
+		g = w.Unwrap()
+	}
+	a, ok := g.(Accounted)
+	if !ok || v.partly {
+		return
+	}
+	use.UID = a.UID()
+	if use.Segments++; a.ID() != a.Group() {
+		use.Grown++
+	}
+	use.Room.Add(a.Room())
+	use.Counters.Add(a.Counters())
 }
 
 // relabelledAway is no name's beginning.
@@ -266,16 +326,22 @@ func (c *counter) drop(v *view, name string, outcome int) {
 	default:
 		d.Reason, d.Rule, d.Action = ReasonRelabel, outcome+1, c.rules.Action(outcome)
 	}
+	c.count(d, name, v, 1)
+}
+
+// count adds dropped series: to all of the reason, to those of the name, and to those of the source.
+func (c *counter) count(d Dropped, name string, v *view, n uint64) {
 	if c.drops == nil {
 		c.drops = map[Dropped]uint64{}
 	}
-	c.drops[d]++
+	c.drops[d] += n
 	named, sourced := d, d
 	named.Name = name
 	sourced.Job, sourced.Instance = get(v.recorded(), "job"), get(v.recorded(), "instance")
-	c.drops[named]++
-	if sourced != d {
-		c.drops[sourced]++
+	for _, more := range []Dropped{named, sourced} {
+		if more != d {
+			c.drops[more] += n
+		}
 	}
 }
 
@@ -304,6 +370,10 @@ func (c *counter) finish(limit int) {
 		d.Series = n
 		*list = append(*list, d)
 	}
+	slices.SortFunc(c.out.Sources, func(a, b SourceUse) int {
+		return cmp.Or(cmp.Compare(b.Series, a.Series), strings.Compare(a.Job, b.Job), strings.Compare(a.Instance, b.Instance), cmp.Compare(a.UID, b.UID))
+	})
+	c.out.Sources = c.out.Sources[:min(limit, len(c.out.Sources))]
 	for _, list := range []*[]Dropped{&c.out.Dropped, &c.out.DroppedNames, &c.out.DroppedSources} {
 		slices.SortFunc(*list, compareDropped)
 		if list != &c.out.Dropped { // of which there are as many as rules, and some

@@ -163,6 +163,7 @@ type view struct {
 	series []*reader.Series // parallel to schema.series
 	starts []int64          // unix ms, parallel to series; nil: each one's own
 	index  int              // among the segments
+	partly bool             // a scope has a part of it only
 }
 
 // labelled are the labels of single series that the schema does not have yet.
@@ -181,17 +182,17 @@ func (c *schemas) views(segments []Segment, wanted func(*metric) bool) []view {
 	for i, g := range segments {
 		series, pairs := g.Series(), g.Labels()
 		if len(series) == 0 { // has no address to be known by
-			out[i] = view{g, c.add(g, nil, pairs), nil, nil, i}
+			out[i] = view{g, c.add(g, nil, pairs), nil, nil, i, false}
 			continue
 		}
 		if a, ok := g.(Archived); ok {
 			if starts := a.Starts(); starts != nil {
-				out[i] = view{g, c.share(g, series, pairs), series, starts, i}
+				out[i] = view{g, c.share(g, series, pairs), series, starts, i, false}
 				own--
 				continue
 			}
 		}
-		out[i] = view{g, c.entry(g, series, pairs), series, nil, i}
+		out[i] = view{g, c.entry(g, series, pairs), series, nil, i, false}
 	}
 	if len(c.entries) > 2*own+16 || len(c.known) > 2*(len(segments)+keepShared) {
 		c.sweep(out)
@@ -206,6 +207,7 @@ func (c *schemas) views(segments []Segment, wanted func(*metric) bool) []view {
 		if c.scope != nil && !c.restrict(v) {
 			continue
 		}
+		v.partly = v.entry != recorded
 		c.relabel(v, recorded, wanted)
 		seen = append(seen, *v)
 	}

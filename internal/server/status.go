@@ -202,7 +202,70 @@ func (s *server) statusTSDB(r *http.Request) answer {
 		LabelValueCountByLabelName  []stat    `json:"labelValueCountByLabelName"`
 		MemoryInBytesByLabelName    []stat    `json:"memoryInBytesByLabelName"`
 		SeriesCountByLabelValuePair []stat    `json:"seriesCountByLabelValuePair"`
-	}{headStats{c.Series, c.Pairs, 0, c.Oldest, c.Newest}, namedStats(c.Metrics), namedStats(c.Labels), namedStats(c.Bytes), namedStats(c.LabelPairs)}}}
+		Shmts                       useStats  `json:"shmts"`
+	}{headStats{c.Series, c.Pairs, 0, c.Oldest, c.Newest}, namedStats(c.Metrics), namedStats(c.Labels), namedStats(c.Bytes), namedStats(c.LabelPairs), useOf(c)}}}
+}
+
+// useStats is what status/tsdb has beside what Prometheus has: what is not shown, why, and how full segments are.
+type useStats struct {
+	Dropped             []dropStat   `json:"droppedSeries"`
+	DroppedByMetricName []dropStat   `json:"droppedSeriesByMetricName"`
+	DroppedBySource     []dropStat   `json:"droppedSeriesBySource"`
+	Sources             []sourceStat `json:"sources"`
+}
+
+type dropStat struct {
+	Reason   string `json:"reason"`
+	Rule     int    `json:"rule,omitempty"`
+	Action   string `json:"action,omitempty"`
+	Name     string `json:"name,omitempty"`
+	Job      string `json:"job,omitempty"`
+	Instance string `json:"instance,omitempty"`
+	Value    uint64 `json:"value"`
+}
+
+type sourceStat struct {
+	Job      string      `json:"job"`
+	Instance string      `json:"instance"`
+	UID      int         `json:"uid"`
+	Series   int         `json:"series"`
+	Segments int         `json:"segments"`
+	Grown    int         `json:"grownSegments"`
+	Slots    partStat    `json:"seriesSlots"`
+	Heap     partStat    `json:"heapBytes"`
+	Tables   []tableStat `json:"tables"`
+	Dropped  uint64      `json:"droppedSeries"`
+	Skipped  uint64      `json:"skippedSeries"`
+}
+
+type tableStat struct {
+	Name  string   `json:"name"`
+	Cells partStat `json:"cells"`
+}
+
+type partStat struct {
+	Used uint64 `json:"used"`
+	Size uint64 `json:"size"`
+}
+
+func useOf(c *query.Cardinality) useStats {
+	drops := func(list []query.Dropped) []dropStat {
+		out := make([]dropStat, len(list))
+		for i, d := range list {
+			out[i] = dropStat{d.Reason, d.Rule, d.Action, d.Name, d.Job, d.Instance, d.Series}
+		}
+		return out
+	}
+	u := useStats{drops(c.Dropped), drops(c.DroppedNames), drops(c.DroppedSources), make([]sourceStat, len(c.Sources))}
+	for i, s := range c.Sources {
+		o := sourceStat{Job: s.Job, Instance: s.Instance, UID: s.UID, Series: s.Series, Segments: s.Segments, Grown: s.Grown, Slots: partStat(s.Room.Series), Heap: partStat(s.Room.Heap),
+			Tables: make([]tableStat, len(s.Room.Tables)), Dropped: s.Counters.DroppedSeries, Skipped: s.Counters.SkippedSeries}
+		for k, t := range s.Room.Tables {
+			o.Tables[k] = tableStat{t.Name, partStat(t.Cells)}
+		}
+		u.Sources[i] = o
+	}
+	return u
 }
 
 func (s *server) statusBlocks(*http.Request) answer {

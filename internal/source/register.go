@@ -336,7 +336,7 @@ func (r *Register) release(l *life) {
 		delete(r.sources, l.source)
 	}
 	r.mu.Lock()
-	addCounters(&r.gone, l.g.Counters())
+	r.gone.Add(l.g.Counters())
 	if !l.dropped {
 		r.stats.Vanished++
 	}
@@ -460,7 +460,7 @@ func (r *Register) count() (changed bool) {
 	var s Stats
 	var c reader.Counters
 	for _, l := range r.open {
-		addCounters(&c, l.g.Counters())
+		c.Add(l.g.Counters())
 		s.Bytes += l.g.Size()
 		if l.hidden {
 			continue
@@ -491,19 +491,8 @@ func (r *Register) count() (changed bool) {
 	t.Alive, t.Stalled, t.Closed, t.Dead = s.Alive, s.Stalled, s.Closed, s.Dead
 	t.Series, t.Overlapped, t.Bytes, t.Sources = s.Series, s.Overlapped, s.Bytes, len(r.sources)
 	t.Readers = r.gone
-	addCounters(&t.Readers, c)
+	t.Readers.Add(c)
 	return changed
-}
-
-func addCounters(to *reader.Counters, c reader.Counters) {
-	to.DroppedSeries += c.DroppedSeries
-	to.OverflowThreads += c.OverflowThreads
-	to.RejectedRecords += c.RejectedRecords
-	to.ForkLosses += c.ForkLosses
-	to.ExemplarsDropped += c.ExemplarsDropped
-	to.SkippedRows += c.SkippedRows
-	to.SkippedSeries += c.SkippedSeries
-	to.SkippedExemplars += c.SkippedExemplars
 }
 
 // Reasons of refusal, as Stats counts them.

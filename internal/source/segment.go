@@ -94,6 +94,12 @@ func (s *Segment) AsOf() int64 { return s.life.asOf.Load() }
 // Liveness of the writer, as of the snapshot.
 func (s *Segment) Liveness() reader.Liveness { return s.liveness }
 
+// Counters are what the writer, and this reader, counted.
+func (s *Segment) Counters() reader.Counters { return s.life.g.Counters() }
+
+// Room is how much of what the segment was born with is given to series.
+func (s *Segment) Room() reader.Room { return s.life.g.Room() }
+
 // Between yields the rows of a tier whose time lies in [begin, end], unix ns, oldest first, until
 // yield answers false. A row is valid during its call only. Of a segment that is no longer there,
 // nothing is yielded.
