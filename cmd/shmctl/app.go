@@ -28,8 +28,15 @@ type verb struct {
 	examples []string // command lines, each with a comment behind " # "
 	json     any      // a value of the type that --json prints; nil if the verb has no --json
 	lines    bool     // --json prints one such value a line, not one for all
+	also     []alsoJSON
 	exits    []string // statuses that mean something else than everywhere, as "1 means"
 	complete func(c *completion) []candidate
+}
+
+// alsoJSON is what --json prints with another flag.
+type alsoJSON struct {
+	flag string
+	json any
 }
 
 // verbs in the order of the reference: what is there, what it holds, what to do about it.

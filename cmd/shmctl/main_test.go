@@ -161,6 +161,7 @@ var varying = []struct{ is, as string }{
 	{`pid \d+, uid \d+`, "pid N, uid N"},
 	{`, [0-9a-z]+ ago`, ", AGE ago"},
 	{`"uid":\d+,"pid":\d+`, `"uid":N,"pid":N`},
+	{`"uid": \d+`, `"uid": N`},
 	{`shmts-go [\w.-]+`, "shmts-go VERSION"},
 	{`("id": )"[0-9a-f]{32}"`, `${1}"ID"`},
 	{`"age_seconds":[0-9.e+]+`, `"age_seconds":N`},

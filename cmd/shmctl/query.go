@@ -31,13 +31,13 @@ type queryJSON struct {
 }
 
 // apiResponse is the envelope of Prometheus's HTTP API.
-type apiResponse struct {
-	Status    string    `json:"status"`
-	ErrorType string    `json:"errorType"`
-	Error     string    `json:"error"`
-	Data      queryJSON `json:"data"`
-	Warnings  []string  `json:"warnings"`
-	Infos     []string  `json:"infos"`
+type apiResponse[T any] struct {
+	Status    string   `json:"status"`
+	ErrorType string   `json:"errorType"`
+	Error     string   `json:"error"`
+	Data      T        `json:"data"`
+	Warnings  []string `json:"warnings"`
+	Infos     []string `json:"infos"`
 }
 
 // apiSeries is one element of a vector or matrix.
@@ -96,12 +96,8 @@ func queryVerb() *verb {
 			Description: "Without --last or --from the expression is answered at one instant, else at each step of a range. TIME is RFC 3339, unix\n" +
 				"seconds, now, or a duration before now such as -5m. The daemon's warnings and infos, such as the tier that answered,\n" +
 				"go to standard error.",
-			Flags: []cli.Flag{jsonFlag(),
+			Flags: slices.Concat([]cli.Flag{jsonFlag(),
 				&cli.StringFlag{Name: "url", Usage: "where shmtsd, or any Prometheus, listens: `URL`, or unix:///path of a socket", Value: defaultURL, EnvVars: []string{"SHMTS_URL"}},
-				&cli.StringFlag{Name: "user", Usage: "log in as `NAME:PASSWORD`; others on this host can read it, unless it is in the environment", EnvVars: []string{"SHMTS_USER"}},
-				&cli.StringFlag{Name: "ca", Usage: "hold shmtsd's certificate against this CA, in PEM: `FILE`", DefaultText: "those of the system", EnvVars: []string{"SHMTS_CA"}},
-				&cli.StringFlag{Name: "cert", Usage: "show this certificate, in PEM: `FILE`", EnvVars: []string{"SHMTS_CERT"}},
-				&cli.StringFlag{Name: "key", Usage: "its key, in PEM: `FILE`", DefaultText: "in the file of --cert", EnvVars: []string{"SHMTS_KEY"}},
 				&cli.StringFlag{Name: "time", Usage: "the instant: `TIME`", Value: "now"},
 				&cli.DurationFlag{Name: "last", Usage: "the range from `DURATION` ago until now"},
 				&cli.StringFlag{Name: "from", Usage: "the range begins at `TIME`"},
@@ -109,8 +105,7 @@ func queryVerb() *verb {
 				&cli.DurationFlag{Name: "step", Usage: "of a range: `DURATION`", DefaultText: "a 60th of the range, at least 1s"},
 				&cli.BoolFlag{Name: "spark", Usage: "of a range, a line for each series: least, greatest and last value, and a sparkline"},
 				&cli.BoolFlag{Name: "ascii", Usage: "sparklines in ASCII"},
-				&cli.DurationFlag{Name: "timeout", Usage: "give up after this `DURATION`", Value: 30 * time.Second},
-			},
+			}, clientFlags()),
 			Action: queryAction,
 		},
 		json: queryJSON{},
@@ -119,6 +114,17 @@ func queryVerb() *verb {
 			"SHMTS_USER=ann:secret shmctl query --url https://db1:9465 --ca ca.pem up",
 			"shmctl query --last 5m --step 5s --spark 'histogram_quantile(0.99, rate(latency_seconds[30s]))'",
 		},
+	}
+}
+
+// clientFlags are those of who asks a daemon, beside --url.
+func clientFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "user", Usage: "log in as `NAME:PASSWORD`; others on this host can read it, unless it is in the environment", EnvVars: []string{"SHMTS_USER"}},
+		&cli.StringFlag{Name: "ca", Usage: "hold shmtsd's certificate against this CA, in PEM: `FILE`", DefaultText: "those of the system", EnvVars: []string{"SHMTS_CA"}},
+		&cli.StringFlag{Name: "cert", Usage: "show this certificate, in PEM: `FILE`", EnvVars: []string{"SHMTS_CERT"}},
+		&cli.StringFlag{Name: "key", Usage: "its key, in PEM: `FILE`", DefaultText: "in the file of --cert", EnvVars: []string{"SHMTS_KEY"}},
+		&cli.DurationFlag{Name: "timeout", Usage: "give up after this `DURATION`", Value: 30 * time.Second},
 	}
 }
 
@@ -174,7 +180,7 @@ func queryAction(c *cli.Context) error {
 		form.Set("end", unixText(end))
 		form.Set("step", strconv.FormatFloat(step.Seconds(), 'f', -1, 64))
 	}
-	answer, err := ask(c, path, form)
+	answer, err := ask[queryJSON](c, http.MethodPost, path, form)
 	if err != nil {
 		return err
 	}
@@ -194,8 +200,8 @@ func unixText(t time.Time) string {
 	return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64)
 }
 
-// ask posts a query and opens the envelope.
-func ask(c *cli.Context, path string, form url.Values) (*apiResponse, error) {
+// ask asks a daemon and opens the envelope.
+func ask[T any](c *cli.Context, method, path string, form url.Values) (*apiResponse[T], error) {
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
 	base := strings.TrimRight(c.String("url"), "/")
@@ -217,11 +223,19 @@ func ask(c *cli.Context, path string, form url.Values) (*apiResponse, error) {
 	if transport.TLSClientConfig, err = clientTLS(c, u); err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, base+path, strings.NewReader(form.Encode()))
+	var body io.Reader
+	if method == http.MethodPost {
+		body = strings.NewReader(form.Encode())
+	} else {
+		path += "?" + form.Encode()
+	}
+	request, err := http.NewRequestWithContext(ctx, method, base+path, body)
 	if err != nil {
 		return nil, usagef(c, "url: %s", err)
 	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if body != nil {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
 	request.Header.Set("User-Agent", "shmctl/"+version)
 	if user := c.String("user"); user != "" {
 		name, password, ok := strings.Cut(user, ":")
@@ -241,19 +255,19 @@ func ask(c *cli.Context, path string, form url.Values) (*apiResponse, error) {
 	if response.StatusCode == http.StatusUnauthorized {
 		return nil, fmt.Errorf("shmts: %s: want a user and a password that it knows (--user, or $SHMTS_USER), got %s", where, response.Status)
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
 		return nil, fmt.Errorf("shmts: %s: %w", where, err)
 	}
-	if len(body) > maxAnswer {
+	if len(text) > maxAnswer {
 		return nil, fmt.Errorf("shmts: %s: want an answer of at most %d bytes, got more", where, maxAnswer)
 	}
-	var answer apiResponse
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, fmt.Errorf("shmts: %s: want Prometheus's JSON, got %s: %.120q", where, response.Status, bytes.TrimSpace(body))
+	var answer apiResponse[T]
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return nil, fmt.Errorf("shmts: %s: want Prometheus's JSON, got %s: %.120q", where, response.Status, bytes.TrimSpace(text))
 	}
 	if answer.Status != "success" {
-		return nil, fmt.Errorf("shmts: query: %s: %s", cmp.Or(answer.ErrorType, response.Status), answer.Error)
+		return nil, fmt.Errorf("shmts: "+c.Command.Name+": %s: %s", cmp.Or(answer.ErrorType, response.Status), answer.Error)
 	}
 	return &answer, nil
 }

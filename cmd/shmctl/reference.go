@@ -230,9 +230,11 @@ func (v *verb) markdown(b *strings.Builder) {
 		if v.lines {
 			what = "an object a line"
 		}
-		fmt.Fprintf(b, "\n`--json`: %s.\n\n| field | type | |\n|---|---|---|\n", what)
-		for _, d := range jsonDocs(reflect.TypeOf(v.json), "") {
-			fmt.Fprintf(b, "| `%s` | %s | %s |\n", d.path, d.kind, d.about)
+		for _, j := range append([]alsoJSON{{"", v.json}}, v.also...) {
+			fmt.Fprintf(b, "\n`%s`: %s.\n\n| field | type | |\n|---|---|---|\n", strings.TrimPrefix(j.flag+" --json", " "), what)
+			for _, d := range jsonDocs(reflect.TypeOf(j.json), "") {
+				fmt.Fprintf(b, "| `%s` | %s | %s |\n", d.path, d.kind, d.about)
+			}
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -112,8 +113,16 @@ const (
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
 )
 
-// screen keeps the terminal up to date until the user has enough.
-func (l *looker) screen(c *cli.Context, term *terminal) error {
+// A board is what a terminal shows and keeps up to date.
+type board interface {
+	look(first bool) error
+	rows() int      // that scroll
+	key(key string) // one that means nothing to showOn
+	frame(width, height, top int, paused bool) string
+}
+
+// showOn keeps the terminal up to date until the user has enough.
+func showOn(c *cli.Context, term *terminal, b board) error {
 	restore := term.raw()
 	io.WriteString(term.out, enterScreen)
 	defer func() {
@@ -128,15 +137,14 @@ func (l *looker) screen(c *cli.Context, term *terminal) error {
 	tick := time.NewTicker(c.Duration("interval"))
 	defer tick.Stop()
 
-	t, err := l.look(true)
-	if err != nil {
+	if err := b.look(true); err != nil {
 		return err
 	}
 	top, paused := 0, false
 	for {
 		width, height := term.size()
-		top = max(0, min(top, len(t.tracks)-(height-3)))
-		if _, err := io.WriteString(term.out, t.frame(width, height, top, paused, l)); err != nil {
+		top = max(0, min(top, b.rows()-(height-3)))
+		if _, err := io.WriteString(term.out, b.frame(width, height, top, paused)); err != nil {
 			return fmt.Errorf("shmts: terminal: %w", err)
 		}
 		select {
@@ -145,7 +153,7 @@ func (l *looker) screen(c *cli.Context, term *terminal) error {
 		case <-resized:
 		case <-tick.C:
 			if !paused {
-				if t, err = l.look(false); err != nil {
+				if err := b.look(false); err != nil {
 					return err
 				}
 			}
@@ -156,14 +164,6 @@ func (l *looker) screen(c *cli.Context, term *terminal) error {
 				return nil
 			case " ":
 				paused = !paused
-			case "s":
-				for i, o := range topOrders {
-					if o == l.sort {
-						l.sort = topOrders[(i+1)%len(topOrders)]
-						break
-					}
-				}
-				sortTracks(t.tracks, l.sort)
 			case "up", "k":
 				top--
 			case "down", "j":
@@ -175,39 +175,67 @@ func (l *looker) screen(c *cli.Context, term *terminal) error {
 			case "home", "g":
 				top = 0
 			case "end", "G":
-				top = len(t.tracks)
+				top = b.rows()
+			default:
+				b.key(k)
 			}
 		}
 	}
 }
 
-// frame is everything that goes to the screen at once: each line is overwritten in place, so
-// that nothing flickers.
-func (t *topView) frame(width, height, top int, paused bool, l *looker) string {
+// watchBoard is the screen of a looker.
+type watchBoard struct {
+	l *looker
+	t *topView
+}
+
+func (b *watchBoard) look(first bool) (err error) {
+	b.t, err = b.l.look(first)
+	return err
+}
+
+func (b *watchBoard) rows() int { return len(b.t.tracks) }
+
+func (b *watchBoard) key(k string) {
+	if k != "s" {
+		return
+	}
+	i := slices.Index(topOrders, b.l.sort)
+	b.l.sort = topOrders[(i+1)%len(topOrders)]
+	sortTracks(b.t.tracks, b.l.sort)
+}
+
+func (b *watchBoard) frame(width, height, top int, paused bool) string {
+	t := b.t
 	visible := t.tracks[top:min(len(t.tracks), top+max(0, height-3))]
-	title := t.title() + "; by " + l.sort
+	title := t.title() + "; by " + b.l.sort
 	if paused {
 		title += "; paused"
 	}
-	lines := []string{title}
 	// What the other columns leave is the trend's, as long as that is worth it.
 	trend := trendPoints
-	rows := t.lines(visible, trend, l.levels)
+	rows := t.lines(visible, trend, b.l.levels)
 	longest := 0
 	for _, r := range rows[1:] {
 		longest = max(longest, utf8.RuneCountInString(r))
 	}
 	if longest > width {
 		trend = max(8, trend-(longest-width))
-		rows = t.lines(visible, trend, l.levels)
+		rows = t.lines(visible, trend, b.l.levels)
 	}
-	lines = append(append(lines, rows...), "")
+	return draw(width, height, append([]string{title}, rows...), []int{1}, "q quit   space pause   s order   arrows scroll")
+}
+
+// draw is everything that goes to the screen at once: each line is overwritten in place, so that nothing flickers. The lines of these numbers are
+// headings.
+func draw(width, height int, lines []string, heads []int, help string) string {
+	lines = append(lines, "")
 	for len(lines) < height {
 		lines = append(lines, "")
 	}
 	lines = lines[:max(1, height)]
 	if height > 3 {
-		lines[height-1] = "q quit   space pause   s order   arrows scroll"
+		lines[height-1] = help
 	}
 	var b strings.Builder
 	b.WriteString("\x1b[H")
@@ -215,7 +243,7 @@ func (t *topView) frame(width, height, top int, paused bool, l *looker) string {
 		if r := []rune(line); len(r) > width {
 			line = string(r[:width])
 		}
-		if i == 1 {
+		if slices.Contains(heads, i) && i < height-1 {
 			line = "\x1b[7m" + line + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(line))) + "\x1b[0m"
 		}
 		b.WriteString(line + "\x1b[K")

@@ -42,8 +42,11 @@ func topVerb() *verb {
 			ArgsUsage: "[SEGMENT...]",
 			Description: "On a terminal the screen is kept up to date: q or ^C ends it, space pauses, s changes the order, arrows, j, k, page up\n" +
 				"and down scroll. Elsewhere, and with -n, looks are printed as plain text. Trends come from the segments' own rings, so\n" +
-				"the first look has them: a counter's rates, anything else's values (of a stat or histogram, the means).",
-			Flags: []cli.Flag{storeFlag(), jsonFlag(),
+				"the first look has them: a counter's rates, anything else's values (of a stat or histogram, the means).\n" +
+				"With --series it shows where the series are instead: names, labels and sources with the most, how full their segments are,\n" +
+				"and what is dropped, and why. Those of a store are as they were recorded; with --url shmtsd says what it shows, and what its\n" +
+				"metric_relabel_configs drop.",
+			Flags: slices.Concat([]cli.Flag{storeFlag(), jsonFlag(),
 				&cli.DurationFlag{Name: "interval", Aliases: []string{"d"}, Usage: "look each `DURATION`", Value: time.Second},
 				&cli.IntFlag{Name: "n", Usage: "print `N` looks and end", DefaultText: "1 where there is no terminal"},
 				&cli.StringFlag{Name: "sort", Usage: "by `KEY`: rate, name, source", Value: "rate"},
@@ -51,12 +54,17 @@ func topVerb() *verb {
 				&cli.IntFlag{Name: "rows", Usage: "print the first `N` series only"},
 				&cli.BoolFlag{Name: "all", Usage: "closed and dead segments too"},
 				&cli.BoolFlag{Name: "ascii", Usage: "sparklines in ASCII"},
-			},
+				&cli.BoolFlag{Name: "series", Usage: "count series: by name, label, source, and what is dropped"},
+				&cli.IntFlag{Name: "limit", Usage: "with --series: the first `N` of each list", Value: 10},
+				&cli.StringFlag{Name: "url", Usage: "with --series: ask shmtsd, or any Prometheus, at `URL` or unix:///path of a socket", DefaultText: "the store itself is read"},
+			}, clientFlags()),
 			Action: topAction,
 		},
-		json: topJSON{}, lines: true,
+		json: topJSON{}, lines: true, also: []alsoJSON{{"--series", censusJSON{}}},
 		examples: []string{
 			"shmctl top",
+			"shmctl top --series # who has the most series, and how full the segments are",
+			"shmctl top --series --url http://127.0.0.1:9465 -n 1 --limit 20",
 			"shmctl top forwarder --match 'rx_*' -n 1",
 		},
 		complete: func(c *completion) []candidate {
@@ -218,15 +226,26 @@ type looker struct {
 }
 
 func (l *looker) look(first bool) (*topView, error) {
+	t, shown, err := l.segments(first)
+	if err != nil {
+		return nil, err
+	}
+	t.tracks = l.watch.look(shown, l.match)
+	sortTracks(t.tracks, l.sort)
+	return t, nil
+}
+
+// segments are those to be shown, and the counts of all.
+func (l *looker) segments(first bool) (*topView, []*reader.Segment, error) {
 	if !first {
 		if l.v.store != nil {
 			if err := l.v.poll(); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 		for _, g := range l.v.loose {
 			if err := g.Refresh(); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 	}
@@ -252,9 +271,7 @@ func (l *looker) look(first bool) (*topView, error) {
 			shown = append(shown, g)
 		}
 	}
-	t.tracks = l.watch.look(shown, l.match)
-	sortTracks(t.tracks, l.sort)
-	return t, nil
+	return t, shown, nil
 }
 
 func unique(list []*reader.Segment) []*reader.Segment {
@@ -298,27 +315,42 @@ func topAction(c *cli.Context) error {
 	if c.IsSet("n") && c.Int("n") < 1 || c.Int("rows") < 0 {
 		return usagef(c, "want -n of 1 or more and --rows of 0 or more, got %d and %d", c.Int("n"), c.Int("rows"))
 	}
-	l := &looker{words: c.Args().Slice(), all: c.Bool("all"), watch: newWatch(), sort: c.String("sort"), levels: sparkLevels(c)}
-	if c.IsSet("match") {
-		p, err := parsePick(c.String("match"))
-		if err != nil {
-			return usagef(c, "match: %s", strings.TrimPrefix(err.Error(), "shmts: "))
-		}
-		l.match = &p
+	if c.Bool("series") {
+		return seriesAction(c)
 	}
-	var err error
-	if l.v, _, err = lookAt(c, l.words); err != nil {
+	for _, f := range []string{"limit", "url"} {
+		if c.IsSet(f) {
+			return usagef(c, "%s: want --series with it, got none", f)
+		}
+	}
+	l, err := newLooker(c)
+	if err != nil {
 		return err
 	}
 	defer l.v.Close()
 	if term, ok := openTerminal(c); ok && !c.IsSet("n") && !c.Bool("json") {
-		return l.screen(c, term)
+		return showOn(c, term, &watchBoard{l: l})
 	}
 	return l.print(c, max(1, c.Int("n")))
 }
 
-// print prints n looks.
-func (l *looker) print(c *cli.Context, n int) error {
+func newLooker(c *cli.Context) (l *looker, err error) {
+	l = &looker{words: c.Args().Slice(), all: c.Bool("all"), watch: newWatch(), sort: c.String("sort"), levels: sparkLevels(c)}
+	if c.IsSet("match") {
+		p, err := parsePick(c.String("match"))
+		if err != nil {
+			return nil, usagef(c, "match: %s", strings.TrimPrefix(err.Error(), "shmts: "))
+		}
+		l.match = &p
+	}
+	if l.v, _, err = lookAt(c, l.words); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// looks prints n looks, an interval apart.
+func looks(c *cli.Context, n int, look func(i int) error) error {
 	for i := range n {
 		if i > 0 {
 			select {
@@ -327,6 +359,19 @@ func (l *looker) print(c *cli.Context, n int) error {
 			case <-time.After(c.Duration("interval")):
 			}
 		}
+		if err := look(i); err != nil {
+			return err
+		}
+		if err := flush(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// print prints n looks.
+func (l *looker) print(c *cli.Context, n int) error {
+	return looks(c, n, func(i int) error {
 		t, err := l.look(i == 0)
 		if err != nil {
 			return err
@@ -335,34 +380,32 @@ func (l *looker) print(c *cli.Context, n int) error {
 			t.tracks = t.tracks[:rows]
 		}
 		if c.Bool("json") {
-			err = printJSONLine(c, t.json())
-		} else {
-			if i > 0 {
-				fmt.Fprintln(c.App.Writer)
-			}
-			fmt.Fprintln(c.App.Writer, t.title())
-			for _, line := range t.lines(t.tracks, 30, l.levels) {
-				fmt.Fprintln(c.App.Writer, line)
-			}
+			return printJSONLine(c, t.json())
 		}
-		if err == nil {
-			err = flush(c)
+		if i > 0 {
+			fmt.Fprintln(c.App.Writer)
 		}
-		if err != nil {
-			return err
+		fmt.Fprintln(c.App.Writer, t.title())
+		for _, line := range t.lines(t.tracks, 30, l.levels) {
+			fmt.Fprintln(c.App.Writer, line)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (t *topView) title() string {
-	var counts []string
+	return fmt.Sprintf("%s  segments: %s; %s; %d series", t.at.UTC().Format("15:04:05Z"), countsText(t.counts), sizeText(t.bytes), len(t.tracks))
+}
+
+// countsText is how many segments are in which state.
+func countsText(counts map[string]int) string {
+	var out []string
 	for _, s := range append(slices.Clone(stateNames), "refused") {
-		if n := t.counts[s]; n > 0 || s == "alive" {
-			counts = append(counts, fmt.Sprintf("%d %s", n, s))
+		if n := counts[s]; n > 0 || s == "alive" {
+			out = append(out, fmt.Sprintf("%d %s", n, s))
 		}
 	}
-	return fmt.Sprintf("%s  segments: %s; %s; %d series", t.at.UTC().Format("15:04:05Z"), strings.Join(counts, ", "), sizeText(t.bytes), len(t.tracks))
+	return strings.Join(out, ", ")
 }
 
 // lines lays tracks out, heading first, with trends of that width.

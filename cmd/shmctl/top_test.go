@@ -211,7 +211,7 @@ func TestFrameFits(t *testing.T) {
 	v := &topView{counts: map[string]int{}}
 	for width := range 30 {
 		for height := range 8 {
-			for _, line := range strings.Split(v.frame(width, height, 0, true, l), "\r\n") {
+			for _, line := range strings.Split((&watchBoard{l, v}).frame(width, height, 0, true), "\r\n") {
 				line = strings.NewReplacer("\x1b[H", "", "\x1b[K", "", "\x1b[J", "", "\x1b[7m", "", "\x1b[0m", "").Replace(line)
 				if n := len([]rune(line)); n > width {
 					t.Fatalf("%d x %d: want lines of at most %d, got %d: %q", width, height, width, n, line)

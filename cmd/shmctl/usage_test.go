@@ -16,6 +16,8 @@ func TestUsage(t *testing.T) {
 		{"dump"}, {"dump", "x", "--section", "attic"}, {"plan", "x"}, {"plan", "--tier", "1s"}, {"plan", "--counters", "-1"},
 		{"plan", "--series", "5", "--gauges", "5"}, {"plan", "--schema", "-", "--lanes", "2"}, {"plan", "--processes", "0"},
 		{"top", "--sort", "x"}, {"top", "--interval", "1ms"}, {"top", "-n", "0"}, {"top", "--match", "{"},
+		{"top", "--limit", "5"}, {"top", "--url", "http://x"}, {"top", "--series", "--limit", "0"}, {"top", "--series", "--limit", "10001"}, {"top", "--series", "--sort", "name"},
+		{"top", "--series", "--url", "ftp://x"}, {"top", "--series", "--url", "http://x", "job"}, {"top", "--series", "--url", "http://x", "--match", "y"},
 		{"query"}, {"query", "a", "b"}, {"query", "up", "--url", "ftp://x"}, {"query", "up", "--step", "5s"},
 		{"query", "up", "--last", "5m", "--step", "0s"}, {"query", "up", "--from", "now", "--to", "-5m"}, {"query", "up", "--time", "then"},
 		{"write"}, {"write", "counter"}, {"write", "counter", "x"}, {"write", "speed", "x", "5"}, {"write", "gauge", "x", "5", "--label", "y"},
