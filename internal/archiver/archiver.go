@@ -42,6 +42,8 @@ type Segment interface {
 	End() (int64, bool)
 	Epoch() uint32
 	Head(table, tier int) uint64
+	// ExemplarHead is the number of the newest exemplar as of the last poll.
+	ExemplarHead() uint64
 	// Take yields a tier's rows from a number on, oldest first, together with what they mean: begin is told series, head and
 	// epoch as of one poll, which no row is newer than, and says where to begin. A row is valid during its call. False: the
 	// segment is no longer there.
@@ -56,6 +58,8 @@ type Options struct {
 	// UserBytesPerSecond bounds what one user's rows may add to a tier, over some minutes. What is over it stays in the rings, and
 	// is lost where they go round, in that tier only. 0: no bound.
 	UserBytesPerSecond int64
+	// Exemplars is where those wait that are to be archived: they are written at least each SyncInterval. nil: none are.
+	Exemplars Exemplars
 	// Missing is told of rows that a table's ring no longer has and that were not archived, before what follows them is: the
 	// writer's coarser rings may still tell of that time. It may be nil.
 	Missing func(Missing)
@@ -101,6 +105,10 @@ type Stats struct {
 	Failures uint64        // times that archiving stopped
 	Stopped  string        // why it is stopped; empty: it is not
 	Over     int           // users over UserBytesPerSecond, just now
+
+	Exemplars, ExemplarBlocks uint64        // written
+	ExemplarsLost             uint64        // over the user's budget when their writer ended, or of series that are not in the segment any more
+	ExemplarTime              time.Duration // that writing them took
 }
 
 // TierStats are what was written into a tier, flushed or folded.
@@ -129,7 +137,8 @@ type Archiver struct {
 	users  limits
 
 	due      []*cohort
-	mend     time.Time // when a mend is tried next
+	alive    []*segment // memory of living
+	mend     time.Time  // when a mend is tried next
 	wait     time.Duration
 	synced   time.Time
 	dirty    bool
@@ -204,12 +213,13 @@ func (a *Archiver) Run(ctx context.Context) {
 	}
 }
 
-// Close syncs the archive. Rows that are not written yet stay in the segments, for who comes next. The archive itself is
+// Close writes what exemplars wait, and syncs the archive. Rows that are not written yet stay in the segments, for who comes next. The archive itself is
 // closed by who opened it.
 func (a *Archiver) Close() error {
 	if a.Stopped() != nil {
 		return nil // that was said
 	}
+	a.flushExemplars(a.living(), false) // which the rings may not hold any more
 	return a.sync(a.o.Now())
 }
 
@@ -288,6 +298,7 @@ func (a *Archiver) Poll() {
 			a.o.Swept(now)
 		}
 		if now.Sub(a.synced) >= a.o.SyncInterval && a.Stopped() == nil {
+			a.flushExemplars(a.living(), false)
 			_ = a.sync(now)
 		}
 	}
@@ -301,6 +312,21 @@ func (a *Archiver) Poll() {
 		a.stats.Cohorts += len(g.cohorts)
 	}
 	a.mu.Unlock()
+}
+
+// living are the segments whose writers have not ended, as of this poll.
+func (a *Archiver) living() []*segment {
+	if a.o.Exemplars == nil {
+		return nil
+	}
+	all := a.alive[:0]
+	for _, st := range a.states {
+		if _, ended := st.seg.End(); !ended {
+			all = append(all, st)
+		}
+	}
+	a.alive = all
+	return all
 }
 
 // know is what is known of a segment.
@@ -424,6 +450,7 @@ func (a *Archiver) drain(ended []*segment) {
 	}
 	slices.SortStableFunc(tables, byPlan)
 	a.flush(tables)
+	a.flushExemplars(ended, true)
 	if a.Stopped() != nil {
 		return
 	}
@@ -431,6 +458,9 @@ func (a *Archiver) drain(ended []*segment) {
 	for _, st := range ended {
 		if st.poll == 0 {
 			continue
+		}
+		if x := a.o.Exemplars; x != nil && (!x.Whole(st.seg.ID(), st.ino, st.seg.ExemplarHead()) || x.Newest(st.seg.ID(), st.ino) > st.exemplar) {
+			continue // at the next poll
 		}
 		for _, t := range st.tables {
 			if t.last < t.head { // what is left can't be read

@@ -51,6 +51,16 @@ func (m *meter) Append(tier int, blocks ...*archive.Block) error {
 	return nil
 }
 
+// AppendExemplars implements archive.Writer.
+func (m *meter) AppendExemplars(parts ...archive.Exemplars) error {
+	before := m.End(0)
+	if err := m.Writer.AppendExemplars(parts...); err != nil || len(parts) == 0 {
+		return err
+	}
+	m.wrote(parts[0].Source.UID, 0, length(before, m.End(0)))
+	return nil
+}
+
 // extentHeader is where an extent's first block begins: FORMAT.md 14.3.
 const extentHeader = 64
 

@@ -29,6 +29,9 @@ type segment struct {
 	sources []*archive.Source // one an epoch, the newest last
 	epochs  []uint32          // seen lately, the newest last
 
+	exemplar uint64 // number of the last one written
+	traced   bool   // that is known
+
 	drained atomic.Bool
 }
 

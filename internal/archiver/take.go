@@ -438,5 +438,6 @@ func (a *Archiver) rewind(st *segment) {
 		next = max(next, other.copy+1)
 	}
 	st.copy = next
+	st.exemplar, st.traced = 0, true
 	a.o.Logger.Warn("a segment's rows began anew: they are archived as another copy's", "segment", st.seg.ID(), "copy", next)
 }

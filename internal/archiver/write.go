@@ -187,6 +187,7 @@ func (a *Archiver) mended(now time.Time) bool {
 	}
 	for _, st := range a.states {
 		st.located, st.copy, st.sources = false, 0, nil
+		st.exemplar, st.traced = 0, false
 		for _, t := range st.tables {
 			t.last, t.time = 0, 0
 			t.missed = missed{}
