@@ -47,8 +47,10 @@ type Options struct {
 	Living func() []Living
 	// Left is the time, unix ms, up to which rows may be of segments that have left Living. It is asked after Living.
 	Left func() int64
-	// Archive is where the rest is.
+	// Archive is where the rest is; nil: nowhere.
 	Archive archive.Reader
+	// Recent has exemplars of Living; nil: there are none but the archive's.
+	Recent Recent
 	// MaxSources is how many incarnations of the archive one selector may find; 0: 20,000.
 	MaxSources int
 }
@@ -123,6 +125,9 @@ func id(digits string) (out [16]byte) {
 // Coarsest implements query.Sources.
 func (h *History) Coarsest() time.Duration {
 	d := h.now().coarsest
+	if h.o.Archive == nil {
+		return d
+	}
 	for _, t := range h.o.Archive.Tiers() {
 		d = max(d, t.Step)
 	}
@@ -144,8 +149,11 @@ func (h *History) alone(s *snapshot, want query.Selection) bool {
 
 // Select implements query.Sources. What the archive can't say is a warning: the segments are there all the same.
 func (h *History) Select(ctx context.Context, want query.Selection) ([]query.Segment, []error, error) {
+	if want.Exemplars > 0 {
+		return h.exemplars(ctx, want)
+	}
 	s := h.now()
-	if h.alone(s, want) {
+	if h.o.Archive == nil || h.alone(s, want) {
 		return s.segments, nil, nil
 	}
 	tiers := h.o.Archive.Tiers()

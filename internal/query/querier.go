@@ -191,7 +191,7 @@ const keepFound = 4
 func (r *Run) selected(ctx context.Context, s Selection) ([]Segment, error) {
 	r.mu.Lock()
 	for _, f := range r.found {
-		if f.From <= s.From && f.To >= s.To && f.First <= s.First && f.Partial == s.Partial && slices.EqualFunc(f.Matchers, s.Matchers, sameMatcher) {
+		if f.From <= s.From && f.To >= s.To && f.First <= s.First && f.Partial == s.Partial && f.Exemplars == s.Exemplars && slices.EqualFunc(f.Matchers, s.Matchers, sameMatcher) {
 			r.mu.Unlock()
 			return f.segments, nil
 		}

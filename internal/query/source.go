@@ -39,6 +39,9 @@ type Selection struct {
 	// by then. It is From where rows count however old they are.
 	First    int64
 	Matchers []*labels.Matcher
+	// Exemplars, if not 0, says that exemplars are wanted, of those times, and not rows: each segment that has any is answered as an Exemplary,
+	// and no others. It is how many there may be, all together.
+	Exemplars int
 	// Partial says that where more is found than may be, a part of it with a warning will do.
 	Partial bool
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/stats"
+
+	"github.com/shmts/shmts/internal/query"
 )
 
 // maxWarnings is how many warnings, and how many infos, an answer tells.
@@ -164,7 +166,8 @@ func (s *server) evaluate(r *http.Request, limit int, prepare func(context.Conte
 	return a
 }
 
-// queryExemplars knows of none yet. Grafana probes for it, and takes an error for a broken data source.
+// queryExemplars answers the exemplars of the series that an expression selects. Grafana probes for it, with times in ms, and takes an error for a
+// broken data source.
 func (s *server) queryExemplars(r *http.Request) answer {
 	start, end, bad := span(r)
 	if bad != nil {
@@ -180,7 +183,20 @@ func (s *server) queryExemplars(r *http.Request) answer {
 	if len(parser.ExtractSelectors(expr)) == 0 {
 		return answer{} // as Prometheus: 204
 	}
-	return answer{data: strs{}}
+	found, warnings, err := s.Engine.Exemplars(r.Context(), expr, timestamp.FromTime(start), timestamp.FromTime(end))
+	if err != nil {
+		return failed(classify(err, execution), err)
+	}
+	n := int64(0)
+	for i := range found {
+		n += int64(len(found[i].Exemplars)) * query.ExemplarSamples
+	}
+	if !s.held.take(n) {
+		return failed(unavailable, fmt.Errorf("shmts: answers of %d samples wait for their clients already", s.MaxHeld))
+	}
+	a := answer{data: exemplarSets(found), done: func() { s.held.give(n) }}
+	a.warnings, _ = warnings.AsStrings("", maxWarnings, 0)
+	return a
 }
 
 func (s *server) formatQuery(r *http.Request) answer {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	hexa "encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,15 +10,19 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zlib"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/stats"
+
+	"github.com/shmts/shmts/internal/query"
 )
 
 // data is the envelope's data, written in Prometheus's format.
@@ -464,4 +469,44 @@ func (v value) write(o *out) {
 	}
 	o.buf = append(o.buf, b...)
 	o.part()
+}
+
+// exemplarSets is the data of query_exemplars.
+type exemplarSets []query.ExemplarSeries
+
+func (s exemplarSets) write(o *out) {
+	o.raw("[")
+	for i := range s {
+		if i > 0 {
+			o.raw(",")
+		}
+		o.raw(`{"seriesLabels":`)
+		o.labels(s[i].Labels)
+		o.raw(`,"exemplars":[`)
+		for k := range s[i].Exemplars {
+			if k > 0 {
+				o.raw(",")
+			}
+			o.exemplar(&s[i].Exemplars[k])
+			o.part()
+		}
+		o.raw("]}")
+	}
+	o.raw("]")
+}
+
+func (o *out) exemplar(e *query.Exemplar) {
+	o.raw(`{"labels":{`)
+	if e.SpanID != [8]byte{} {
+		o.raw(`"span_id":"`)
+		o.buf = hexa.AppendEncode(o.buf, e.SpanID[:])
+		o.raw(`",`)
+	}
+	o.raw(`"trace_id":"`)
+	o.buf = hexa.AppendEncode(o.buf, e.TraceID[:])
+	o.raw(`"},"value":`)
+	o.float(e.Value)
+	o.raw(`,"timestamp":`)
+	o.time(timestamp.FromTime(time.Unix(0, e.Time)))
+	o.raw("}")
 }
