@@ -11,6 +11,7 @@ import (
 	"github.com/shmts/shmts/internal/archive"
 	"github.com/shmts/shmts/internal/archiver"
 	"github.com/shmts/shmts/internal/config"
+	"github.com/shmts/shmts/internal/exemplars"
 	"github.com/shmts/shmts/internal/query"
 	"github.com/shmts/shmts/internal/source"
 )
@@ -26,7 +27,7 @@ type history struct {
 // openHistory opens the archive that the settings name, and has the register hold ended segments until they are in it. Where the
 // disk does not let it, archiving is stopped, as after a failure later on, and tried again. An error says why else there can't
 // be one: it is another process's, or the directory may not be written.
-func openHistory(c *config.Archive, r *source.Register, rules *query.Rules, log *slog.Logger) (*history, error) {
+func openHistory(c *config.Archive, r *source.Register, rules *query.Rules, x *exemplars.Store, log *slog.Logger) (*history, error) {
 	o := archive.Options{Dir: c.Dir, Logger: log}
 	size := int64(0)
 	for _, t := range c.Tiers {
@@ -42,8 +43,12 @@ func openHistory(c *config.Archive, r *source.Register, rules *query.Rules, log 
 	}
 	// What is flushed passes through the sweeper, and what that folds through the archiver's meter.
 	h := &history{archive: w, sweeper: archiver.NewSweeper(archiver.SweepOptions{Archive: w, Ephemeral: c.Ephemeral, Logger: log})}
-	a := archiver.New(archiver.Options{Archive: h.sweeper, SyncInterval: c.SyncInterval, UserBytesPerSecond: c.UserBytesPerSecond,
-		Missing: h.sweeper.Missing, Swept: h.sweep, Logger: log}, archived(r, rules))
+	ao := archiver.Options{Archive: h.sweeper, SyncInterval: c.SyncInterval, UserBytesPerSecond: c.UserBytesPerSecond,
+		Missing: h.sweeper.Missing, Swept: h.sweep, Logger: log}
+	if x != nil {
+		ao.Exemplars = x
+	}
+	a := archiver.New(ao, archived(r, rules))
 	h.archiver = a
 	h.sweeper.Through(a.Writer(), a.Live)
 	r.Hold("archive", func(s *source.Segment) bool { return a.Finished(s) })

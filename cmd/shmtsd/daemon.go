@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/config"
+	"github.com/shmts/shmts/internal/exemplars"
 	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/internal/export/otlp"
 	"github.com/shmts/shmts/internal/health"
@@ -41,19 +42,21 @@ const freeEvery = time.Minute
 
 // daemon is the organs, put together.
 type daemon struct {
-	log      *slog.Logger
-	self     *writer.Writer // nil: it was told not to
-	register *source.Register
-	exporter *export.Exporter // nil: no endpoint
-	history  *history         // nil: no archive
-	metrics  *selfMetrics
-	listener net.Listener
-	http     *http.Server
-	ready    atomic.Pointer[error] // nil: not polled yet
-	burst    burst
-	folds    burst // of folding: each 5 minutes, of all at once
-	image    image
-	freed    time.Time // when memory was given back last
+	log       *slog.Logger
+	self      *writer.Writer // nil: it was told not to
+	register  *source.Register
+	exporter  *export.Exporter // nil: no endpoint
+	history   *history         // nil: no archive
+	metrics   *selfMetrics
+	exemplars *exemplars.Store // nil: none are kept
+	traced    view[exemplars.Segment]
+	listener  net.Listener
+	http      *http.Server
+	ready     atomic.Pointer[error] // nil: not polled yet
+	burst     burst
+	folds     burst // of folding: each 5 minutes, of all at once
+	image     image
+	freed     time.Time // when memory was given back last
 
 	web      *webconfig.File // nil: plain HTTP
 	settings *reloadable
@@ -95,9 +98,14 @@ func (d *daemon) build(c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.Exemplars > 0 {
+		d.exemplars = exemplars.New(c.Exemplars)
+		d.traced.register = d.register
+		d.metrics.exemplars = newExemplarMetrics(h, d.exemplars, c.Archive.Dir != "")
+	}
 	d.metrics.relabel = newRelabelMetrics(h, d.settings, d.rules, d.register)
 	if c.Archive.Dir != "" {
-		if d.history, err = openHistory(&c.Archive, d.register, d.rules, d.log); err != nil {
+		if d.history, err = openHistory(&c.Archive, d.register, d.rules, d.exemplars, d.log); err != nil {
 			d.register.Close()
 			return err
 		}
@@ -116,7 +124,7 @@ func (d *daemon) build(c *config.Config) (err error) {
 		d.register.Hold("otlp", func(s *source.Segment) bool { return d.exporter.Finished(s.ID()) })
 	}
 	engine := query.New(query.Options{
-		Sources: querySources(d.register, d.history, c.QueryMaxSources), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
+		Sources: querySources(d.register, d.history, d.exemplars, c.QueryMaxSources), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
 		Concurrency: c.QueryConcurrency, Experimental: c.QueryExperimental, Logger: d.log, Rules: d.rules,
 	})
 	revision, date := buildInfo()
@@ -195,6 +203,9 @@ func (d *daemon) run(ctx context.Context) error {
 // polled is called after each poll.
 func (d *daemon) polled(took time.Duration, err error) {
 	d.ready.Store(&err)
+	if d.exemplars != nil {
+		d.exemplars.Collect(d.traced.Segments())
+	}
 	if d.history != nil {
 		d.history.archiver.Kick()
 	}

@@ -12,11 +12,12 @@ import (
 
 // selfMetrics are what shmtsd records of itself. Totals that the organs count are taken over at each poll.
 type selfMetrics struct {
-	h       *health.Health
-	process *health.Process
-	archive *archiveMetrics // nil: no archive
-	budgets *budgetMetrics
-	relabel *relabelMetrics
+	h         *health.Health
+	process   *health.Process
+	archive   *archiveMetrics  // nil: no archive
+	exemplars *exemplarMetrics // nil: none are kept
+	budgets   *budgetMetrics
+	relabel   *relabelMetrics
 
 	polls, failedPolls *health.Counter
 	pollTime           *health.Histogram
@@ -96,6 +97,9 @@ func (m *selfMetrics) polled(took time.Duration, r *source.Register, e *export.E
 func (m *selfMetrics) update(r *source.Register, e *export.Exporter, a *history) {
 	if a != nil {
 		m.archive.update(a)
+	}
+	if m.exemplars != nil {
+		m.exemplars.update(r.Stats(), a)
 	}
 	m.process.Update()
 	s := r.Stats()

@@ -51,6 +51,7 @@ type Config struct {
 	QueryConcurrency  int
 	QueryMaxSamples   int
 	QueryMaxSources   int
+	Exemplars         int // that are kept in memory; 0: none
 	QueryExperimental bool
 
 	// MetricRelabel are rules for all series; nil: none.

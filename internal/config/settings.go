@@ -82,6 +82,7 @@ func settings(c *Config) []setting {
 	}
 	all = append(all, budget("budget.user", "one user", "more are refused until there is room", &c.PerUser, reader.DefaultPerUser())...)
 	all = append(all, budget("budget.total", "all users", "a user gets no more than he leaves free", &c.Total, reader.DefaultTotal())...)
+	all = append(all, setting{name: "exemplars.max", def: "10000", what: "N", help: "keep so many exemplars of living processes in memory, the newest, some 100 bytes each; 0: no exemplars are read at all", set: number(&c.Exemplars, 0, 1<<24)})
 	all = append(all, archiveSettings(&c.Archive)...)
 	for i := range all {
 		all[i].env = envName(all[i].name)

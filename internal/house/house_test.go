@@ -134,6 +134,10 @@ var arrows = []arrow{
 		"downstream of reader.Row nothing knows offsets, seqlocks or processes. Use reader's names, or an interface of export's own"},
 	{"internal/source/...", true, below("layout"),
 		"the daemon's organs see reader, never layout. What is missing belongs into reader's public API"},
+	{"internal/exemplars", true, func(p *pkg) bool {
+		return !p.Standard && !below("reader")(p) || path("os", "net", "log/slog")(p)
+	},
+		"the newest exemplars in memory are copies of what the reader yields: no files, no archive, no PromQL. Who wants them asks by number"},
 	{"internal/shadow", false, below("internal/query/...", "internal/export/...", "internal/server/...", "internal/source/..."),
 		"a shadow is what a writer would have written: upstream of every row, so it may know layout, and nothing that reads rows"},
 	{"internal/archive", false, below("writer", "internal/source/...", "internal/query/...", "internal/server/...", "internal/export/..."),
