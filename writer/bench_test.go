@@ -235,3 +235,34 @@ func twinTick(t *table, lanes int) float64 {
 	runtime.KeepAlive(sum)
 	return float64(best)
 }
+
+// What an exemplar adds to a record: one that is not taken, as most are, and one that is.
+func BenchmarkHistogramExemplar(b *testing.B) {
+	ex, grown := Exemplar{TraceID: [16]byte{1}, SpanID: [8]byte{2}}, 0.0
+	bothMemories(b, func(b *testing.B, w *Writer) {
+		for _, c := range []struct {
+			name string
+			f    func(b *testing.B, h *Histogram)
+		}{
+			{"none", func(b *testing.B, h *Histogram) {
+				for i := range b.N {
+					h.Record(samples[i&1023])
+				}
+			}},
+			{"declined", func(b *testing.B, h *Histogram) {
+				h.RecordExemplar(1000, ex)
+				for i := range b.N {
+					h.RecordExemplar(samples[i&1023], ex)
+				}
+			}},
+			{"taken", func(b *testing.B, h *Histogram) {
+				for range b.N {
+					grown++
+					h.RecordExemplar(grown, ex)
+				}
+			}},
+		} {
+			b.Run(c.name, func(b *testing.B) { c.f(b, w.Histogram(c.name)) })
+		}
+	})
+}

@@ -2,6 +2,7 @@ package writer
 
 import (
 	"fmt"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -56,6 +57,7 @@ type Options struct {
 	Descriptors int // of series; 0: those of all tables and a quarter more, for names that come and go
 	HeapBytes   int // for names, units, help and labels; 0: 128 a descriptor
 	OwnedLanes  int // for Writer.Lane; 0: 2, negative: none
+	Exemplars   int // slots of 64 bytes for the newest exemplars, at most 4,096, rounded up to a power of two; 0: 64, negative: none
 
 	// MaxBytes is the most that one segment may take: rings are shortened, all in
 	// proportion, to fit, but never below MinRows rows. 0: no budget.
@@ -66,7 +68,7 @@ type Options struct {
 	// NoTicker leaves ticking to the caller: see Writer.Tick.
 	NoTicker bool
 	// Sampled makes a segment that never ticks: FORMAT.md 10.8. Its tables have no tiers, whatever Tables says, so that
-	// 100 series take some 50 kB, a histogram of 80 buckets 664 bytes a lane of it; a daemon samples the values, and
+	// 100 series take some 56 kB, a histogram of 80 buckets 664 bytes a lane of it; a daemon samples the values, and
 	// without one nobody keeps a history. A stat has no
 	// min and max, and a series that was retired gives its room to no other. By default there are at most 4 lanes for Ps, for the table
 	// "histograms" 2, and no owned ones.
@@ -131,6 +133,9 @@ func (o *Options) withDefaults() Options {
 		procLanes, histLanes, owned = sampledLanes, sampledHistLanes, 0
 	}
 	d.OwnedLanes = orDefault(d.OwnedLanes, owned)
+	if d.Exemplars = orDefault(d.Exemplars, DefaultExemplars); d.Exemplars > 0 && d.Exemplars <= layout.MaxExemplars {
+		d.Exemplars = max(1<<bits.Len(uint(d.Exemplars-1)), layout.MinExemplars)
+	}
 	if d.MaxSegments == 0 {
 		d.MaxSegments = layout.MaxGroup
 	}
@@ -171,6 +176,9 @@ func (o *Options) check() error {
 	if o.MaxSegments < 1 || o.MaxSegments > layout.MaxGroup {
 		return fmt.Errorf("shmts: segments: want 1 to %d, got %d", layout.MaxGroup, o.MaxSegments)
 	}
+	if o.Exemplars > layout.MaxExemplars {
+		return fmt.Errorf("shmts: exemplars: want at most %d, got %d", layout.MaxExemplars, o.Exemplars)
+	}
 	for i, t := range o.Tables {
 		if t.Name == "" || slices.ContainsFunc(o.Tables[:i], func(u Table) bool { return u.Name == t.Name }) {
 			return fmt.Errorf("shmts: table %d: want a name of its own, got %q", i, t.Name)
@@ -192,7 +200,7 @@ func (o *Options) schema() (layout.Schema, error) {
 	if err := o.check(); err != nil {
 		return layout.Schema{}, err
 	}
-	s := layout.Schema{Sampled: o.Sampled, Labels: []layout.Pair{{Name: "job", Value: o.Job}, {Name: "instance", Value: o.Instance}}}
+	s := layout.Schema{Sampled: o.Sampled, Exemplars: o.Exemplars, Labels: []layout.Pair{{Name: "job", Value: o.Job}, {Name: "instance", Value: o.Instance}}}
 	for k, v := range o.Labels {
 		if k == "job" || k == "instance" {
 			return s, fmt.Errorf("shmts: label %q: want it in Options.Job or .Instance, got it in Options.Labels", k)

@@ -53,13 +53,17 @@ func (g *segment) adopt(unixNow, mono int64, now bool) bool {
 			s.t.zero(words, s)
 		}
 		p.move(g, words)
+		if g.ring != nil {
+			g.ringOf(words).take(g.ring)
+			p.counts[layout.CtlExemplars] = atomic.LoadUint64(&words[g.ctl+layout.CtlExemplars])
+		}
 	})
 	if err != nil {
 		g.backoff = min(2*g.backoff, mostRetry)
 		g.retryAt = mono + g.backoff
 		return false
 	}
-	g.words, g.path, g.past = words, path, p
+	g.words, g.path, g.past, g.ring = words, path, p, g.ringOf(words)
 	for _, s := range p.series {
 		if s.place.Load() == nil {
 			continue // retired
@@ -115,6 +119,13 @@ func (p *past) move(g *segment, words []uint64) {
 			atomic.AddUint64(&words[g.ctl+n], now-p.counts[n])
 			p.counts[n] = now
 		}
+	}
+	// Exemplars that still came to the old ring are lost, and no number there is one here.
+	if now := atomic.LoadUint64(&p.words[g.ctl+layout.CtlExemplars]); now > p.counts[layout.CtlExemplars] && !p.first {
+		late := now - p.counts[layout.CtlExemplars]
+		atomic.AddUint64(&words[g.ctl+layout.CtlExemplars], late)
+		atomic.AddUint64(&words[g.ctl+layout.CtlExemplarsDropped], late)
+		p.counts[layout.CtlExemplars] = now
 	}
 	p.first = false
 }

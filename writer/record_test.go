@@ -42,6 +42,16 @@ func (a handles) record() {
 	a.ih.Record(5)
 }
 
+// recordExemplars is record, for what may have exemplars.
+func (a handles) recordExemplars() {
+	ex := Exemplar{TraceID: [16]byte{15: 1}}
+	a.c.AddExemplar(2, ex)
+	a.c.AddExemplar(1, ex)
+	a.f.AddExemplar(0.5, ex)
+	a.h.RecordExemplar(0.5, ex)
+	a.ih.RecordExemplar(5, ex)
+}
+
 func (a handles) retire() {
 	a.c.Retire()
 	a.f.Retire()
@@ -58,11 +68,14 @@ func (a handles) retire() {
 func TestHandlesNeverCrash(t *testing.T) {
 	var none handles
 	none.record()
+	none.recordExemplars()
 	none.retire()
 	var noWriter *Writer
 	a := allHandles(noWriter)
 	a.record()
+	a.recordExemplars()
 	a.h.Record(math.NaN())
+	a.h.RecordExemplar(math.NaN(), Exemplar{})
 	a.retire()
 	noWriter.Tick()
 	noWriter.SetEpoch(1)
@@ -79,6 +92,7 @@ func TestHandlesNeverCrash(t *testing.T) {
 	recordOwned(nil, handles{})
 	var zero OwnedCounter
 	zero.Add(1)
+	zero.AddExemplar(1, Exemplar{})
 
 	wrong, err := Open(Options{Dir: testStore(t), Tables: []Table{{Name: "t", Scalars: 1, Tiers: []Tier{{time.Millisecond, 2}}}}})
 	if err == nil || wrong == nil {
@@ -86,6 +100,7 @@ func TestHandlesNeverCrash(t *testing.T) {
 	}
 	a = allHandles(wrong)
 	a.record()
+	a.recordExemplars()
 	a.retire()
 	wrong.Tick()
 	wrong.Close()
@@ -105,6 +120,8 @@ func TestHandlesNeverCrash(t *testing.T) {
 	for range 3 {
 		a.record()
 		b.record()
+		a.recordExemplars()
+		b.recordExemplars()
 		recordOwned(l, b)
 		runtime.Gosched()
 	}
@@ -125,6 +142,10 @@ func recordOwned(l *Lane, a handles) {
 	l.Stat(a.s).Record(1)
 	l.Histogram(a.h).Record(1)
 	l.IntHistogram(a.ih).Record(1)
+	ex := Exemplar{TraceID: [16]byte{15: 2}}
+	l.Counter(a.c).AddExemplar(0, ex)
+	l.FloatCounter(a.f).AddExemplar(0, ex)
+	l.IntHistogram(nil).RecordExemplar(1, ex)
 }
 
 // A record call allocates nothing, in every state that a handle can be in.
@@ -139,6 +160,7 @@ func TestRecordsAllocateNothing(t *testing.T) {
 	oc, of, ou := l.Counter(a.c), l.FloatCounter(a.f), l.UpDownCounter(a.u)
 	os, oh, oi := l.Stat(a.s), l.Histogram(a.h), l.IntHistogram(a.ih)
 	at := a.s.s.place.Load()
+	ex, grown := Exemplar{TraceID: [16]byte{1}}, 0.0
 	for _, c := range []struct {
 		name string
 		f    func()
@@ -153,6 +175,16 @@ func TestRecordsAllocateNothing(t *testing.T) {
 			oh.Record(0.5)
 			oi.Record(7)
 		}},
+		{"exemplars", func() {
+			a.recordExemplars()
+			ex.SpanID[0]++
+			grown++
+			a.h.RecordExemplar(grown, ex) // each is taken
+			oc.AddExemplar(1, ex)
+			of.AddExemplar(1, ex)
+			oh.RecordExemplar(0.5, ex)
+			oi.RecordExemplar(7, ex)
+		}},
 		{"overflow", func() {
 			a.c.s.place.Load().addShared(1)
 			recordStatShared(at.words[at.overflow:], 1, 2)
@@ -163,7 +195,7 @@ func TestRecordsAllocateNothing(t *testing.T) {
 		}
 	}
 	a.retire()
-	if n := testing.AllocsPerRun(1000, func() { a.record(); oc.Inc(); oh.Record(1) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { a.record(); a.recordExemplars(); oc.Inc(); oh.Record(1); oh.RecordExemplar(1, ex) }); n != 0 {
 		t.Errorf("retired: want no allocation, got %v a run", n)
 	}
 }

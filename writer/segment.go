@@ -21,10 +21,13 @@ type segment struct {
 	path  string // "" while it is private memory
 	ctl   int    // word of the control block
 
-	tables      []*table
-	descriptors []descriptor
-	unused      []int // descriptors below len(descriptors) that are free
-	heap        arena
+	ring         *exemplarRing // nil: none
+	given        uint64        // numbers given to exemplars, once closed
+	givenNowhere uint64        // and of those dropped
+	tables       []*table
+	descriptors  []descriptor
+	unused       []int // descriptors below len(descriptors) that are free
+	heap         arena
 
 	past    *past // the private memory that this segment was, before it had a file
 	retryAt int64 // mono time of the next attempt to have a file
@@ -65,6 +68,9 @@ type place struct {
 	overflowed *atomic.Bool
 	openRow    *uint64
 	shared     *uint64 // gauge, and last of a stat
+
+	ring              *exemplarRing // nil: exemplars go nowhere
+	index, generation uint32        // of the descriptor
 }
 
 // newSegment gives birth to the next segment of the incarnation: as a file, else in private memory. w.mu is held.
@@ -102,7 +108,7 @@ func (w *Writer) newSegment() (*segment, error) {
 		g.backoff = firstRetry
 		g.retryAt = mono + g.backoff
 	}
-	g.words, g.path = words, path
+	g.words, g.path, g.ring = words, path, g.ringOf(words)
 	for i := range hdr.Tables {
 		d := &hdr.Tables[i]
 		t := &table{seg: g, n: i, d: d, tctl: g.ctl + layout.CtlTables + i*layout.TctlWords, procs: w.opts.Tables[i].Lanes,
@@ -141,7 +147,8 @@ func (t *table) sharedCell(words []uint64, s *series) *uint64 {
 func (t *table) placeOf(s *series) *place {
 	first, n := t.laneStart(s), s.info.Kind.Cells(int(s.info.Buckets))
 	p := &place{w: t.seg.w, stride: int(t.d.LaneStride / 8), procs: t.procs, overflowed: &t.overflowed,
-		openRow: &t.seg.words[t.tctl+layout.TctlOpenRow]}
+		openRow: &t.seg.words[t.tctl+layout.TctlOpenRow],
+		ring:    t.seg.ring, index: uint32(s.info.Index), generation: s.info.Generation()}
 	if n.Lane > 0 {
 		p.overflow = int(t.d.Lanes) * p.stride
 		p.words = t.seg.words[first:][: p.overflow+n.Lane : p.overflow+n.Lane]

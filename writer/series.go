@@ -10,7 +10,8 @@ import (
 
 // series is what every handle is made of.
 type series struct {
-	place atomic.Pointer[place] // nil: records go nowhere
+	place   atomic.Pointer[place] // nil: records go nowhere
+	offered offered
 
 	w    *Writer
 	t    *table // nil: never had cells

@@ -17,6 +17,7 @@ func tiny(o Options) Options {
 	o.OwnedLanes = -1
 	o.Descriptors = 4
 	o.HeapBytes = 64
+	o.Exemplars = 2
 	o.Tables = []Table{{Name: "t", Counters: 1, Gauges: 1, Lanes: 1, Tiers: []Tier{{time.Second, 2}}}}
 	return o
 }
@@ -27,7 +28,7 @@ func TestGoldenBytes(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that it is P 0 that records
 	o, clock := testOptions(t)
 	w := mustOpen(t, tiny(o))
-	w.Counter("c", Unit("By")).Add(7)
+	w.Counter("c", Unit("By")).AddExemplar(7, Exemplar{TraceID: [16]byte{0: 1, 15: 2}, SpanID: [8]byte{0: 3, 7: 4}, Time: time.Unix(1_700_000_000, 5)})
 	w.Gauge("g", Label("k", "v")).Set(1.5)
 	clock.advance(time.Second)
 	w.Tick()
@@ -59,6 +60,10 @@ func TestGoldenBytes(t *testing.T) {
 		{"shared lane", m.h.Tables[0].SharedOffset, "000000000000f83f"},
 		{"row 1: seq 2, row_no 1", m.h.Tables[0].Tier[0].RowOffset(1), "0200000000000000" + "0100000000000000"},
 		{"row 1: cells 2, epoch, flags", m.h.Tables[0].Tier[0].RowOffset(1) + 0x30, "0200000000000000"},
+		{"exemplars 1", m.h.Control.Offset + 0x48, "0100000000000000" + "0000000000000000"},
+		{"exemplar 1: seq 2, check", m.h.Exemplars.Offset, "0200000000000000"},
+		{"exemplar 1: series 0 of generation 1, value, t", m.h.Exemplars.Offset + 0x10, "00000000" + "01000000" + "0000000000001c40" + "05002a36fe9c9717"},
+		{"exemplar 1: trace_id, span_id", m.h.Exemplars.Offset + 0x28, "01000000000000000000000000000002" + "0300000000000004"},
 		{"row 1: cells", m.h.Tables[0].Tier[0].RowOffset(1) + 0x40, "0700000000000000" + "000000000000f83f"},
 	}
 	golden[0].want = "53484d54530d0a1a" + "01000000" + fmt.Sprintf("%02x%02x0000", m.h.HeaderSize&255, m.h.HeaderSize>>8)

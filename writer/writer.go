@@ -97,6 +97,7 @@ func (w *Writer) Close() error {
 	}
 	w.useControl(kept)
 	for _, g := range w.segments {
+		g.given, g.givenNowhere = g.exemplars()
 		for _, d := range g.descriptors {
 			if d.series == nil {
 				continue
@@ -157,11 +158,15 @@ type Stats struct {
 	RejectedRecords uint64 // of NaN, infinity, or a negative amount where there can be none
 	OverflowThreads uint64 // calls of Lane that found none free, and tables that a P without a lane came to
 	Ticks           uint64 // that published
-	Series          int    // live
-	Segments        int    // 1 to 4; 0 when the options were wrong
-	Private         int    // of them, those without a file
-	Bytes           int64  // of all segments
-	Paths           []string
+
+	Exemplars        uint64 // that were taken of those offered
+	ExemplarsDropped uint64 // of them, that found their slot held by another goroutine
+
+	Series   int   // live
+	Segments int   // 1 to 4; 0 when the options were wrong
+	Private  int   // of them, those without a file
+	Bytes    int64 // of all segments
+	Paths    []string
 }
 
 // Stats answers the writer's own counters.
@@ -181,6 +186,8 @@ func (w *Writer) Stats() Stats {
 		Segments:        len(w.segments),
 	}
 	for _, g := range w.segments {
+		given, dropped := g.exemplars()
+		s.Exemplars, s.ExemplarsDropped = s.Exemplars+given, s.ExemplarsDropped+dropped
 		s.Bytes += int64(g.hdr.TotalSize)
 		if g.path == "" {
 			s.Private++
