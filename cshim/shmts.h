@@ -31,10 +31,13 @@
  *     shmts_tls_add(c, n)          by any thread: its lane is claimed at first use and freed when it ends
  *     shmts_atomic_add(c, n)       by any thread and signal handlers: an atomic add in the overflow lane
  *   and shmts_set, shmts_set_i64 (gauges), by anybody: the last store wins.
+ * Exemplars: beside any record of a counter or histogram, by anybody, with the trace that it belongs to (no label, no further series):
+ *     shmts_exemplar_histogram(latency, seconds, &ex);   shmts_exemplar ex: trace_id, span_id; also _histogram_u64, _counter, _counter_f64
+ *   The first of each row of a series is taken, and then each greater one; the newest 64 of all series stay in the segment.
  * Publish: shmts_tick(seg, mono_ns) from a loop that knows the time, or shmts_tick_start(seg) for a thread.
  *
  * Cost, in increments of a private volatile in the same run (bench/c/record.c): add, lane and TLS 1; set 0.3; atomic 3.7;
- *   histogram 2.3 for index and bucket, 2.9 with its f64 sum; stat 2.5; a tick that has nothing to do 0.3.
+ *   histogram 2.3 for index and bucket, 2.9 with its f64 sum; stat 2.5; an exemplar that is not taken @DECLINED@, one that is @TAKEN@; a tick that has nothing to do 0.3.
  * Limits: 64-bit little-endian Linux; 64 lanes; 2048 buckets; TLS lanes for 31 segments a process. A full table grows into at
  *   most 4 segments; then series are dropped: recorded into a sink, and counted. After fork() the child records into a new segment
  *   of its own at the same addresses, with its own tick thread; a raw clone() skips that and may not record. No TLS calls in signal
@@ -79,7 +82,7 @@ extern "C" {
 #define SHMTS_MAX_LANES 64u /* 11 */
 #define SHMTS_MAX_GROUP 4u
 enum { SHMTS_MAX_PAIRS = 64, SHMTS_MAX_TABLES = 8, SHMTS_MAX_TIERS = 4, SHMTS_MAX_BUCKETS = 2048, SHMTS_MAX_SCALE = 6, SHMTS_MAX_CELLS = 1 << 20,
-       SHMTS_MAX_SERIES = 1 << 20, SHMTS_MAX_ROWS = 65536, SHMTS_MAX_HEADER = 65536, SHMTS_MAX_TOTAL = 1 << 30 };
+       SHMTS_MAX_SERIES = 1 << 20, SHMTS_MAX_EXEMPLARS = 4096, SHMTS_MAX_ROWS = 65536, SHMTS_MAX_HEADER = 65536, SHMTS_MAX_TOTAL = 1 << 30 };
 enum { SHMTS_COUNTER = 1, SHMTS_UPDOWN = 2, SHMTS_GAUGE = 3, SHMTS_STAT = 4, SHMTS_HISTOGRAM = 5 }; /* 6.2 */
 enum { SHMTS_U64 = 1, SHMTS_I64 = 2, SHMTS_F64 = 3 };                                               /* 6.1 */
 #define SHMTS_UNSET_F64 0xfff800756e736574u
@@ -171,6 +174,7 @@ typedef struct shmts_options {
 	uint32_t            table_count;
 	uint32_t            heap_bytes; /* for names, units, helps, labels: 128 a series */
 	uint32_t            lanes;      /* 8: lane 0 and 7 for threads; at most 64 */
+	int32_t             exemplars;  /* slots for them, of 64 bytes, rounded up to a power of two: 64; at most 4096, -1: none */
 	uint32_t            max_bytes;  /* shorten rings, to 16 rows at least, until the segment fits */
 	uint32_t            segments;   /* grow into at most so many: 4 */
 	uint32_t            mode;       /* of the file: 0444, or 0440 */
@@ -206,6 +210,7 @@ typedef struct shmts__series { /* what a record call needs, on one cache line; a
 	const shmts__scale *bounds;
 	double    least;                                  /* stats: the least that may be recorded */
 	void     *slot;
+	uint64_t  who, taken_row, taken_most;             /* exemplars: descriptor and generation; the row of the last taken, and the greatest in it */
 } shmts__series;
 typedef struct shmts_counter_t { shmts__series s; } shmts_counter_t; /* types of their own, so that misuse does not compile */
 typedef struct shmts_counter_f64_t { shmts__series s; } shmts_counter_f64_t;
@@ -221,8 +226,14 @@ typedef struct shmts_info {
 	uint8_t  segment_id[16];
 	uint64_t bytes;     /* of one segment */
 	uint32_t segments, series;
-	uint64_t dropped_series, overflow_threads, rejected_records, fork_losses;
+	uint64_t dropped_series, overflow_threads, rejected_records, fork_losses, exemplars /* taken */, exemplars_dropped;
 } shmts_info;
+
+/* Which trace a record belongs to. */
+typedef struct shmts_exemplar {
+	uint8_t trace_id[16], span_id[8]; /* all zeros: no trace, and no exemplar; no span */
+	int64_t unix_ns;                  /* of the record; 0: the last tick's, since no clock is read */
+} shmts_exemplar;
 
 /* Any thread, except where said. Registering takes a lock and is for setting up, not for hot paths. */
 SHMTS_API shmts_segment *shmts_open(const shmts_options *o); /* NULL: all defaults. Never NULL; tried again at ticks where it failed */
@@ -366,6 +377,17 @@ static inline void shmts_set_i64(shmts_gauge_i64_t *h, int64_t v) {
 	shmts__store(__atomic_load_n(&h->s.shared, __ATOMIC_RELAXED), (uint64_t)(v == INT64_MIN ? v + 1 : v));
 }
 
+/* FORMAT.md 10.12. What was recorded of h, with its trace: any thread and signal handlers. What is no legal record leaves none. */
+SHMTS_API void shmts__leave(shmts__series *s, double v, const shmts_exemplar *x);
+static inline void shmts__offer(shmts__series *s, double v, const shmts_exemplar *x) {
+	uint64_t r = shmts__load(__atomic_load_n(&s->open_row, __ATOMIC_RELAXED));
+	if (r != shmts__load(&s->taken_row) || v > shmts__f64(shmts__load(&s->taken_most))) shmts__leave(s, v, x);
+}
+static inline void shmts_exemplar_counter(shmts_counter_t *h, uint64_t n, const shmts_exemplar *x) { shmts__offer(&h->s, (double)n, x); }
+static inline void shmts_exemplar_counter_f64(shmts_counter_f64_t *h, double n, const shmts_exemplar *x) { shmts__offer(&h->s, n, x); }
+static inline void shmts_exemplar_histogram(shmts_histogram_t *h, double v, const shmts_exemplar *x) { shmts__offer(&h->s, v, x); }
+static inline void shmts_exemplar_histogram_u64(shmts_histogram_u64_t *h, uint64_t v, const shmts_exemplar *x) { shmts__offer(&h->s, (double)v, x); }
+
 /* Publishes rows where a step has gone by: a compare where none has. mono_ns is CLOCK_MONOTONIC's, 0 to have it read. Answers how
  * many rows. Any thread: one does it, others return at once. */
 static inline int shmts_tick(shmts_segment *seg, int64_t mono_ns) {
@@ -435,7 +457,7 @@ typedef struct shmts__seg {
 	uint64_t    claimed, claimed_by_tls, ever; /* lanes, by bit */
 	shmts_lane  lane[SHMTS_MAX_LANES + 1];
 	uint32_t    header_size, table_count, series_count, heap_size, source_at, buckets;
-	uint64_t    total, control_at, series_at, heap_at, lanes_at, rows_at;
+	uint64_t    total, control_at, series_at, heap_at, lanes_at, rows_at, exemplars_at, exemplars;
 	shmts__slot **by_hash; char *arena; size_t arena_left;
 	int64_t     retry_at, backoff, offset; /* unix minus mono time at the last tick, or at birth */
 	void      (*clock)(void *, int64_t *, int64_t *); void *clock_arg;
@@ -564,7 +586,7 @@ static size_t shmts__pairs(shmts__seg *g, char *out, const char *const *fixed, c
 }
 /* ---- layout: FORMAT.md 4, as Go's layout.NewHeader does it ---- */
 #define SHMTS__MIN_ROWS 8u     /* no ring is shortened below */
-#define SHMTS__TABLES_AT 512u  /* behind 7 sections */
+#define SHMTS__TABLES_AT 512u  /* behind 8 sections */
 static void shmts__section(shmts__seg *g, uint32_t i, uint32_t type, uint64_t offset, uint64_t count, uint32_t element) {
 	shmts_section s = {type, (uint32_t)count, offset, count * element, element, 0};
 	memcpy(g->header + 256 + 32 * i, &s, sizeof s);
@@ -604,11 +626,12 @@ static int shmts__lay(shmts__seg *g, const shmts_table *tables, uint32_t share) 
 		}
 		if (desc[i].tiers == 0 && !g->sampled) return shmts__fail(g, "shmts: table %s: want 1 to %u tiers, got none", tables[i].name, SHMTS_MAX_TIERS);
 	}
-	g->rows_at = rows_at; g->total = shmts__up(at, 4096); shmts__section(g, 2, 1, g->control_at, 1, 640);
+	g->rows_at = rows_at; g->exemplars_at = at; g->total = shmts__up(at + 64 * g->exemplars, 4096); shmts__section(g, 2, 1, g->control_at, 1, 640);
 	shmts__section(g, 3, 4, g->series_at, g->series_count, 64); shmts__section(g, 4, 5, g->heap_at, g->heap_size, 1);
 	shmts__section(g, 5, 6, g->lanes_at, (rows_at - g->lanes_at) / 8, 8); shmts__section(g, 6, 7, rows_at, (at - rows_at) / 8, 8);
+	if (g->exemplars) shmts__section(g, 7, 8, at, g->exemplars, 64);
 	memset(sb, 0, sizeof *sb); memcpy(sb->magic, "SHMTS\r\n\x1a", 8); sb->major = 1; sb->header_size = g->header_size;
-	sb->total_size = g->total; sb->flags = g->sampled; sb->section_count = 7; sb->section_offset = 256;
+	sb->total_size = g->total; sb->flags = g->sampled; sb->section_count = g->exemplars ? 8 : 7; sb->section_offset = 256;
 	memcpy(sb->writer, SHMTS_VERSION, sizeof SHMTS_VERSION - 1);
 	if (g->total > SHMTS_MAX_TOTAL) return shmts__fail(g, "shmts: want a segment of at most %u bytes, got %llu", SHMTS_MAX_TOTAL, (unsigned long long)g->total);
 	return 1;
@@ -627,6 +650,8 @@ static int shmts__layout(shmts__seg *g, const shmts_options *o) {
 	g->lanes = o->lanes ? o->lanes : g->sampled ? 4 : 8; g->part_max = o->segments ? o->segments : SHMTS_MAX_GROUP;
 	g->mode = o->mode ? o->mode : 0444; g->table_count = o->tables ? o->table_count : histograms ? 2 : 1;
 	if (g->lanes > SHMTS_MAX_LANES) { i = g->lanes; g->lanes = 1; return shmts__fail(g, "shmts: lanes: want 1 to %u, got %u", SHMTS_MAX_LANES, i); }
+	if (o->exemplars > SHMTS_MAX_EXEMPLARS) return shmts__fail(g, "shmts: exemplars: want at most %d, got %d", SHMTS_MAX_EXEMPLARS, o->exemplars);
+	for (g->exemplars = o->exemplars < 0 ? 0 : o->exemplars ? 2 : 64; o->exemplars > 0 && g->exemplars < (uint64_t)o->exemplars; g->exemplars *= 2) {}
 	if (g->part_max > SHMTS_MAX_GROUP) return shmts__fail(g, "shmts: segments: want 1 to %u, got %u", SHMTS_MAX_GROUP, g->part_max);
 	if (g->mode != 0444 && g->mode != 0440) return shmts__fail(g, "shmts: mode: want 0444 or 0440, got 0%o", g->mode);
 	if (g->table_count < 1 || g->table_count > SHMTS_MAX_TABLES) return shmts__fail(g, "shmts: tables: want 1 to %u, got %u", SHMTS_MAX_TABLES, g->table_count);
@@ -723,12 +748,20 @@ static void shmts__fill(shmts__part *p, char *base, const char *image) {
 	sb->pid = (uint32_t)getpid(); sb->uid = (uint32_t)geteuid();
 	if (stat("/proc/self/ns/pid", &st) == 0) sb->pid_ns = st.st_ino;
 	sb->group_index = p->index; sb->checksum = 0; sb->checksum = shmts__words_sum(0x53, shmts__at(base, 0), g->header_size / 8);
+	memset(base + g->exemplars_at, 0, 64 * g->exemplars); /* page faults now, not in a record call */
 	if (image) {
 		memcpy(base + g->control_at, image + g->control_at, g->lanes_at - g->control_at); /* control, series, heap */
 	} else {
 		memset(c, 0, sizeof *c); c->state = 1; c->epoch = g->epoch; c->clock_offset = p->birth_unix - p->birth_mono;
 		c->series_used = p->series_used; c->heap_used = p->heap_used;
 		for (uint32_t i = 0; i < SHMTS_MAX_TABLES; i++) (&c->table0)[i].open_row = 1;
+	}
+	for (uint64_t i = 0; image && i < g->exemplars; i++) { /* those that are whole, and no number comes twice */
+		const uint64_t *from = (const uint64_t *)(const void *)(image + g->exemplars_at + 64 * i); uint64_t *to = shmts__at(base, g->exemplars_at + 64 * i);
+		uint64_t seq = __atomic_load_n(from, __ATOMIC_ACQUIRE);
+		for (int k = 1; k < 8; k++) to[k] = shmts__load(from + k);
+		__atomic_thread_fence(__ATOMIC_ACQUIRE); to[0] = seq & 1 || shmts__load(from) != seq ? 0 : seq;
+		if (to[0] >> 1 > c->exemplars) c->exemplars = to[0] >> 1;
 	}
 	for (uint32_t i = 0; i < g->table_count; i++) {
 		(&c->table0)[i].row_cells_used = p->table[i].row_used; (&c->table0)[i].lane_cells_used = p->table[i].lane_used;
@@ -1181,7 +1214,8 @@ static void shmts__bind(shmts__slot *s) { /* makes the handle point to the serie
 	const shmts__part *p = s->part; const shmts__ptable *t = &p->table[s->d.table]; shmts__series *h = s->handle;
 	h->stride = t->d->lane_stride; h->lanes = t->d->lanes; h->tls = p->g->tls; h->scale = (uint32_t)s->d.scale;
 	h->bias = 2 - s->d.bucket_min - 1023 * (1 << s->d.scale); h->above = s->d.buckets + 2; h->bounds = &shmts__scales[s->d.scale];
-	h->least = s->d.flags & 1 ? 0 : -1.7976931348623157e308; h->slot = s;
+	h->least = s->d.flags & 1 ? 0 : -1.7976931348623157e308; __atomic_store_n(&h->slot, (void *)s, __ATOMIC_RELEASE);
+	shmts__store(&h->who, (uint64_t)(s - p->slots) | (uint64_t)(s->d.state >> 8) << 32); shmts__store(&h->taken_row, 0);
 	__atomic_store_n(&h->rejected, &shmts__control(p)->rejected_records, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->open_row, &shmts__table_control(p, s->d.table)->open_row, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->shared, shmts__at(p->base, t->d->shared_offset) + s->d.shared_cell, __ATOMIC_RELEASE);
@@ -1232,6 +1266,30 @@ static shmts__series *shmts__register_locked(shmts__seg *g, const char *name, co
 	__atomic_store_n(&tc->row_cells_used, t->row_used, __ATOMIC_RELEASE); __atomic_store_n(&tc->lane_cells_used, t->lane_used, __ATOMIC_RELEASE);
 	__atomic_store_n(&tc->shared_cells_used, t->shared_used, __ATOMIC_RELEASE); __atomic_store_n(&c->series_used, p->series_used, __ATOMIC_RELEASE);
 	__atomic_store_n(&c->heap_used, p->heap_used, __ATOMIC_RELEASE); __atomic_fetch_add(&tc->changes, 1, __ATOMIC_RELEASE); return h;
+}
+/* The writer's half of an exemplar: 10.12. Everything is found by the address of one word, so that all of it is of one segment. */
+SHMTS_API void shmts__leave(shmts__series *h, double v, const shmts_exemplar *x) {
+	const shmts__slot *slot = (const shmts__slot *)__atomic_load_n(&h->slot, __ATOMIC_ACQUIRE);
+	char *rejected = (char *)__atomic_load_n(&h->rejected, __ATOMIC_ACQUIRE);
+	const shmts__seg *g; shmts_control *c; uint64_t w[8], n, seq, *to; int64_t beat; shmts__summer s = shmts__sum_begin(0x10000);
+	if (!slot || !x || !(v >= 0 && v <= 1.7976931348623157e308)) return; /* a sink; or not recorded */
+	g = slot->part->g; memcpy(w + 5, x->trace_id, 16); memcpy(w + 7, x->span_id, 8);
+	if (!g->exemplars || !(w[5] | w[6])) return;
+	if (!g->sampled) { /* the value first: another thread would hold its own against the last row's */
+		shmts__store(&h->taken_most, shmts__bits(v)); shmts__store(&h->taken_row, shmts__load(__atomic_load_n(&h->open_row, __ATOMIC_RELAXED)));
+	}
+	c = (shmts_control *)(void *)(rejected - offsetof(shmts_control, rejected_records)); n = __atomic_fetch_add(&c->exemplars, 1, __ATOMIC_RELAXED) + 1;
+	to = shmts__at((char *)c - g->control_at, g->exemplars_at + 64 * ((n - 1) & (g->exemplars - 1))); seq = shmts__load(to);
+	if (seq & 1 || seq >= 2 * n || !__atomic_compare_exchange_n(to, &seq, 2 * n + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+		__atomic_fetch_add(&c->exemplars_dropped, 1, __ATOMIC_RELAXED); return;
+	}
+	__atomic_thread_fence(__ATOMIC_RELEASE); beat = __atomic_load_n(&c->heartbeat, __ATOMIC_RELAXED);
+	w[2] = shmts__load(&h->who); w[3] = shmts__bits(v);
+	w[4] = (uint64_t)(x->unix_ns ? x->unix_ns : beat ? beat + __atomic_load_n(&c->clock_offset, __ATOMIC_RELAXED) : slot->part->birth_unix);
+	SHMTS__MIX(s.a, shmts__word(slot->part->id, 0)); SHMTS__MIX(s.b, shmts__word(slot->part->id, 1)); SHMTS__MIX(s.c, n); SHMTS__MIX(s.d, w[2]);
+	SHMTS__MIX(s.a, w[3]); SHMTS__MIX(s.b, w[4]); SHMTS__MIX(s.c, w[5]); SHMTS__MIX(s.d, w[6]); SHMTS__MIX(s.a, w[7]); w[1] = shmts__sum_end(s);
+	for (int i = 1; i < 8; i++) shmts__store(to + i, w[i]);
+	__atomic_store_n(to, 2 * n, __ATOMIC_RELEASE);
 }
 static void *shmts__register(shmts_segment *seg, const char *name, const shmts_series *o, int kind, int number) {
 	shmts__seg *g = (shmts__seg *)(void *)seg; shmts_series none; shmts__series *h = &g->sink;
@@ -1366,6 +1424,7 @@ static void shmts__reborn(shmts__part *p) { /* in the child: the parent's mappin
 		shmts__slot *s = &p->slots[i];
 		if ((s->d.state & 0xff) == 3) { s->d.state &= ~0xffu; s->d.retired_row = 0; s->in_rows = 0; }
 		s->d.born_row = 1; s->d.born_unix = p->birth_unix;
+		if (s->handle) s->handle->taken_row = 0;
 	}
 	shmts__reset_ticks(p); p->old = NULL;
 	if (!p->born) munmap(p->base, g->total);
@@ -1478,6 +1537,8 @@ SHMTS_API void shmts_get_info(shmts_segment *seg, shmts_info *info) {
 		info->overflow_threads += __atomic_load_n(&c->overflow_threads, __ATOMIC_RELAXED);
 		info->rejected_records += __atomic_load_n(&c->rejected_records, __ATOMIC_RELAXED);
 		info->fork_losses += __atomic_load_n(&c->fork_losses, __ATOMIC_RELAXED);
+		info->exemplars += __atomic_load_n(&c->exemplars, __ATOMIC_RELAXED);
+		info->exemplars_dropped += __atomic_load_n(&c->exemplars_dropped, __ATOMIC_RELAXED);
 	}
 	pthread_mutex_unlock(&g->lock);
 }

@@ -40,16 +40,17 @@ SUPERBLOCK = Structure("8sHHIIIQ16s16s16sqqQIIQIIIIQ32s16s64x", "magic major min
 SECTION = Structure("IIQQI4x", "type count offset length element")
 TABLE = Structure("16sIIIIIIQQI4x", "name tiers lanes row_cells lane_cells shared_cells lane_stride lanes_offset shared_offset capacity")
 TIER = Structure("QIIQ8x", "step rows stride offset")
-CONTROL = Structure("IIqQIIQQQqQ", "state epoch heartbeat ticks series_used heap_used dropped_series overflow_threads rejected_records "
-                    "clock_offset fork_losses")
+CONTROL = Structure("IIqQIIQQQqQQQ", "state epoch heartbeat ticks series_used heap_used dropped_series overflow_threads rejected_records "
+                    "clock_offset fork_losses exemplars exemplars_dropped")
 TABLE_CONTROL = Structure("QIII4x4QQ", "open_row row_used lane_used shared_used head0 head1 head2 head3 changes")
 SERIES = Structure("IBBbBHHHHIIIIIHhqQQ", "state kind number scale flags table name_length unit_length help_length strings labels_length row_cell "
                    "lane_cell shared_cell buckets bucket_min born_unix born_row retired_row")
 ROW = Structure("QQqqqQIHHQ", "seq row_no t_begin t t_mono base_row cells epoch flags checksum")
+EXEMPLAR = Structure("QQIIQq16s8s", "seq check series generation value t trace_id span_id")
 
 # 4.2: type -> element size, lies in the header
-SECTIONS = {1: (640, False), 2: (256, True), 3: (1, True), 4: (64, False), 5: (1, False), 6: (8, False), 7: (8, False)}
-CONTROL_S, TABLES_S, SOURCE_S, SERIES_S, HEAP_S, LANES_S, ROWS_S = range(1, 8)
+SECTIONS = {1: (640, False), 2: (256, True), 3: (1, True), 4: (64, False), 5: (1, False), 6: (8, False), 7: (8, False), 8: (64, False)}
+CONTROL_S, TABLES_S, SOURCE_S, SERIES_S, HEAP_S, LANES_S, ROWS_S, EXEMPLARS_S = range(1, 9)
 
 U64, I64, F64 = 1, 2, 3
 NUMBERS = {U64: "u64", I64: "i64", F64: "f64"}
@@ -208,8 +209,10 @@ class Segment:
             for s in self.section.values():
                 want(max(offset, s["offset"]) >= min(offset + length, s["offset"] + s["length"]), where, "no overlap", offset)
             self.section[kind] = new
-        for kind in SECTIONS:
+        for kind in range(CONTROL_S, EXEMPLARS_S):
             want(kind in self.section, "section table", "a section of type %d" % kind, "none")
+        slots = self.section[EXEMPLARS_S]["count"] if EXEMPLARS_S in self.section else 2
+        want(2 <= slots <= 4096 and slots & slots - 1 == 0, "section table", "a power of two of exemplars, 2 to 4096", slots)
         for kind, least, most, rule in ((CONTROL_S, 1, 1, "one control block"), (SERIES_S, 0, 1 << 20, "at most 1048576 series"),
                                         (TABLES_S, 1, 8, "1 to 8 tables")):
             want(least <= self.section[kind]["count"] <= most, "section table", rule, self.section[kind]["count"])
@@ -330,6 +333,30 @@ class Segment:
                     good.append((r, w[8:]))
         return sorted(good, key=lambda g: g[0]["row_no"]), skipped
 
+    def exemplars(self, given, series):
+        """8.4: the valid exemplars in order, and (slot, reason) of those skipped."""
+        ring, good, skipped = self.section[EXEMPLARS_S], [], []
+        may = {(s["index"], s["generation"]) for s in series if s["kind"] in (COUNTER, HISTOGRAM)}
+        for slot in range(ring["count"]):
+            b = self.read(ring["offset"] + slot * ring["element"], 64)
+            x, w = EXEMPLAR.at(b), words(b)
+            n = x["number"] = x["seq"] >> 1
+            if x["seq"] == 0:
+                continue
+            if n == 0 or (n - 1) % ring["count"] != slot or not given - ring["count"] < n <= given:
+                skipped.append((slot, "number"))
+            elif x["seq"] & 1:
+                skipped.append((slot, "writing"))
+            elif checksum(0x10000, words(self.segment_id) + [n] + w[2:]) != x["check"]:
+                skipped.append((slot, "check"))
+            elif (x["series"], x["generation"]) not in may:
+                skipped.append((slot, "series"))
+            elif not any(x["trace_id"]):
+                skipped.append((slot, "trace"))
+            else:
+                good.append(x)
+        return sorted(good, key=lambda x: x["number"]), skipped
+
     def live(self, s, open_row):
         """7: a series' live cells, as a row would hold them."""
         t = self.tables[s["table"]]
@@ -444,6 +471,13 @@ def dump(g):
     for s in series:
         if s["life"] == "live":
             yield "live %d %s" % (s["index"], value_text(s, g.live(s, c["table"][s["table"]]["open_row"])))
+    if EXEMPLARS_S in g.section:
+        yield "exemplars slots=%d given=%d dropped=%d" % (g.section[EXEMPLARS_S]["count"], c["exemplars"], c["exemplars_dropped"])
+        good, skipped = g.exemplars(c["exemplars"], series)
+        for x in good:
+            yield "exemplar %d series=%d value=%s t=%d trace=%s span=%s" % (
+                x["number"], x["series"], number_text(F64, x["value"]), x["t"], x["trace_id"].hex(), x["span_id"].hex())
+        yield from ("skip exemplar slot %d %s" % s for s in skipped)
 
 
 class Corrupt(Exception):

@@ -331,9 +331,11 @@ func TestVectorsByReader(t *testing.T) {
 					want.WriteString(strings.Join(word[:9], " ") + "\n")
 				case "value":
 					want.WriteString("value " + series[word[1]] + " " + strings.Join(word[2:], " ") + "\n")
+				case "exemplar":
+					want.WriteString(line)
 				}
 			}
-			diff(t, want.String(), readerRows(g))
+			diff(t, want.String(), readerRows(g)+readerExemplars(g))
 		})
 	}
 }
@@ -361,6 +363,17 @@ func readerRows(g *reader.Segment) string {
 				}
 			}
 		}
+	}
+	return b.String()
+}
+
+// readerExemplars is what the public reader says of them.
+func readerExemplars(g *reader.Segment) string {
+	var b strings.Builder
+	for x := range g.Exemplars(0) {
+		index, _ := x.Series.Descriptor()
+		value := valueText(x.Series, &reader.Value{Kind: reader.Gauge, Number: reader.F64, Float: x.Value})
+		fmt.Fprintf(&b, "exemplar %d series=%d value=%s t=%d trace=%x span=%x\n", x.Number, index, value, x.Time, x.TraceID, x.SpanID)
 	}
 	return b.String()
 }

@@ -46,7 +46,22 @@ a 8 1
 a 8 2
 a 8 300
 a 8 4096
+q 7 0.5 1 0
+q 7 0.375 2 0
+q 7 1.5 3 1700000000000000007
+q 0 0 4 0
+q 1 0.5 5 0
+q 8 7 6 -5
+q 7 9 0 0
 t 1000000000
+q 7 0.25 7 0
+q 1 0.25 8 0
+q 1 nan 9 0
+q 7 -1 10 0
+q 7 inf 11 0
+q 0 12 12 0
+q 0 12 13 0
+q 0 13 14 0
 a 0 18446744073709551615
 a 0 4
 a 1 8
@@ -76,6 +91,8 @@ t 300000000
 t 200000000
 t 4500000000
 r 9
+q 9 1 15 0
+q 8 4097 16 0
 a 0 1
 t 1000000000
 w 400000000
@@ -98,6 +115,7 @@ a 0 100
 a 2 1
 a 5 2
 a 7 1
+q 7 0.125 17 0
 `
 
 const closing = "x 123456789\n"
@@ -129,6 +147,7 @@ func writtenByGo(t *testing.T, dir, script string) []byte {
 	type series struct {
 		record func(value string)
 		retire func()
+		traced func(value string, ex writer.Exemplar)
 	}
 	var all []series
 	float := func(f func(float64)) func(string) {
@@ -194,36 +213,50 @@ func writtenByGo(t *testing.T, dir, script string) []byte {
 			switch word[1] {
 			case "counter":
 				h := w.Counter(name, o...)
-				all = append(all, series{unsigned(h.Add), h.Retire})
+				all = append(all, series{unsigned(h.Add), h.Retire, func(v string, ex writer.Exemplar) {
+					unsigned(func(n uint64) { h.AddExemplar(n, ex) })(v)
+				}})
 			case "counter_f64":
 				h := w.FloatCounter(name, o...)
-				all = append(all, series{float(h.Add), h.Retire})
+				all = append(all, series{float(h.Add), h.Retire, func(v string, ex writer.Exemplar) {
+					float(func(n float64) { h.AddExemplar(n, ex) })(v)
+				}})
 			case "updown":
 				h := w.UpDownCounter(name, o...)
-				all = append(all, series{signed(h.Add), h.Retire})
+				all = append(all, series{signed(h.Add), h.Retire, nil})
 			case "gauge":
 				h := w.Gauge(name, o...)
-				all = append(all, series{float(h.Set), h.Retire})
+				all = append(all, series{float(h.Set), h.Retire, nil})
 			case "gauge_i64":
 				h := w.IntGauge(name, o...)
-				all = append(all, series{signed(h.Set), h.Retire})
+				all = append(all, series{signed(h.Set), h.Retire, nil})
 			case "stat":
 				h := w.Stat(name, o...)
-				all = append(all, series{float(h.Record), h.Retire})
+				all = append(all, series{float(h.Record), h.Retire, nil})
 			case "stat_nonneg":
 				h := w.Stat(name, append(o, writer.NonNegative())...)
-				all = append(all, series{float(h.Record), h.Retire})
+				all = append(all, series{float(h.Record), h.Retire, nil})
 			case "histogram":
 				h := w.Histogram(name, o...)
-				all = append(all, series{float(h.Record), h.Retire})
+				all = append(all, series{float(h.Record), h.Retire, func(v string, ex writer.Exemplar) {
+					float(func(n float64) { h.RecordExemplar(n, ex) })(v)
+				}})
 			case "histogram_u64":
 				h := w.IntHistogram(name, o...)
-				all = append(all, series{unsigned(h.Record), h.Retire})
+				all = append(all, series{unsigned(h.Record), h.Retire, func(v string, ex writer.Exemplar) {
+					unsigned(func(n uint64) { h.RecordExemplar(n, ex) })(v)
+				}})
 			default:
 				t.Fatalf("script: %s: not understood", line)
 			}
 		case "a":
 			all[number(1)].record(word[2])
+		case "q":
+			ex := writer.Exemplar{TraceID: [16]byte{15: byte(number(3))}}
+			if number(4) != 0 {
+				ex.SpanID[0], ex.Time = byte(number(3)), time.Unix(0, number(4))
+			}
+			all[number(1)].traced(word[2], ex)
 		case "r":
 			all[number(1)].retire()
 		case "e":
@@ -327,6 +360,9 @@ func TestWritersAgree(t *testing.T) {
 			want, got := meaning(t, byGo), meaning(t, byC)
 			if n := strings.Count(want, "\nvalue "); n < 60 {
 				t.Errorf("want some rows' values to compare, got %d", n)
+			}
+			if n := strings.Count(want, "\nexemplar "); n != 10 {
+				t.Errorf("want 10 exemplars to compare, got %d", n)
 			}
 			if *update {
 				for by, image := range map[string][]byte{"go": byGo, "c": byC} {

@@ -180,20 +180,20 @@ static int inside(const shmts_section *s, uint64_t offset, uint64_t n) {
 }
 
 static void read_sections(void) {
-	static const uint32_t element[8] = {0, 640, 256, 1, 64, 1, 8, 8};
-	int seen[8] = {0};
+	static const uint32_t element[9] = {0, 640, 256, 1, 64, 1, 8, 8, 64};
+	int seen[9] = {0};
 	for (uint32_t i = 0; i < sb.section_count; i++) {
 		shmts_section s;
 		uint64_t first = 256 + 32 * (uint64_t)sb.section_count, last = sb.header_size;
 		copy(&s, sb.section_offset + 32 * (uint64_t)i, sizeof s);
-		if (s.type < 1 || s.type > 7) continue;
+		if (s.type < 1 || s.type > 8) continue;
 		if (s.type != 2 && s.type != 3) { first = sb.header_size; last = sb.total_size; }
 		WANT(s.offset % 64 == 0 && s.offset >= first && s.offset <= last, "section table %u: want offset a multiple of 64, %#llx to %#llx", i, (unsigned long long)first, (unsigned long long)last);
 		WANT(s.length <= last - s.offset, "section table %u: want length at most %#llx", i, (unsigned long long)(last - s.offset));
 		WANT(element[s.type] < 64 ? s.element_size == element[s.type] : s.element_size >= element[s.type] && s.element_size % 64 == 0, "section table %u: want element_size %u", i, element[s.type]);
 		WANT(s.length == (uint64_t)s.count * s.element_size, "section table %u: want length count x element_size", i);
 		WANT(!seen[s.type], "section table %u: want section type %u once", i, s.type);
-		for (uint32_t t = 1; t <= 7; t++) {
+		for (uint32_t t = 1; t <= 8; t++) {
 			const shmts_section *o = &section[t];
 			uint64_t from = s.offset > o->offset ? s.offset : o->offset, a = s.offset + s.length, b = o->offset + o->length;
 			WANT(!seen[t] || from >= (a < b ? a : b), "section table %u: want no overlap with section type %u", i, t);
@@ -202,6 +202,8 @@ static void read_sections(void) {
 		seen[s.type] = 1;
 	}
 	for (uint32_t t = 1; t <= 7; t++) WANT(seen[t], "section table: want a section of type %u", t);
+	WANT(!seen[8] || (section[8].count >= 2 && section[8].count <= SHMTS_MAX_EXEMPLARS && (section[8].count & (section[8].count - 1)) == 0),
+	     "section table: want a power of two of exemplars, 2 to 4096, got %u", section[8].count);
 }
 
 static void read_table(uint32_t i) {
@@ -490,6 +492,70 @@ static void say_live(const series *s) {
 	value(d, c);
 }
 
+/* ---- exemplars: FORMAT.md 8.4 ---- */
+
+/* Copies the exemplar in a slot and proves it. NULL, or why not; "" for a slot never used. */
+static const char *read_exemplar(uint32_t slot, shmts_exemplar_slot *x, const series *all, uint32_t series_count) {
+	uint64_t at = section[8].offset + (uint64_t)slot * section[8].element_size, w[8], id[2];
+	for (int tries = 0;; tries++) {
+		uint64_t seq = __atomic_load_n((const uint64_t *)(const void *)(image + at), __ATOMIC_ACQUIRE), n = seq >> 1;
+		const char *why = "series";
+		sum s = sum_begin(0x10000);
+		copy(w, at, sizeof w);
+		memcpy(x, w, sizeof *x);
+		memcpy(id, sb.segment_id, 16);
+		sum_add(&s, id[0]);
+		sum_add(&s, id[1]);
+		sum_add(&s, n);
+		for (int i = 2; i < 8; i++) sum_add(&s, w[i]);
+		if (seq == 0) why = "";
+		else if (n == 0 || (n - 1) % section[8].count != slot || n > control.exemplars || control.exemplars - n >= section[8].count) why = "number";
+		else if (seq & 1) why = "writing";
+		else if (sum_end(&s) != x->check) why = "check";
+		else {
+			for (uint32_t i = 0; i < series_count; i++)
+				if (all[i].index == x->series && all[i].d.state >> 8 == x->generation && (all[i].d.kind == SHMTS_COUNTER || all[i].d.kind == SHMTS_HISTOGRAM)) why = NULL;
+			if (!why && !(w[5] | w[6])) why = "trace";
+		}
+		if (!in_place) return why;
+		__atomic_thread_fence(__ATOMIC_ACQUIRE);
+		if (word(at) == seq) return why;
+		if (tries == 2) return "writing";
+	}
+}
+static void say_exemplars(const series *all, uint32_t n) {
+	kept *found = calloc(section[8].count, sizeof *found);
+	uint32_t good_ones = 0;
+	char *skips = NULL;
+	size_t size;
+	FILE *skipped = open_memstream(&skips, &size);
+	shmts_exemplar_slot x;
+	if (!found || !skipped) { perror("reader"); exit(2); }
+	for (uint32_t slot = 0; slot < section[8].count; slot++) {
+		const char *why = read_exemplar(slot, &x, all, n);
+		if (why && why[0]) fprintf(skipped, "skip exemplar slot %u %s\n", slot, why);
+		if (why) continue;
+		found[good_ones].row_no = x.seq >> 1;
+		found[good_ones++].slot = slot;
+	}
+	printf("exemplars slots=%u given=%llu dropped=%llu\n", section[8].count, (unsigned long long)control.exemplars, (unsigned long long)control.exemplars_dropped);
+	qsort(found, good_ones, sizeof *found, by_number);
+	for (uint32_t i = 0; i < good_ones; i++) {
+		if (read_exemplar(found[i].slot, &x, all, n)) continue; /* written over meanwhile */
+		printf("exemplar %llu series=%u value=", (unsigned long long)(x.seq >> 1), x.series);
+		number(SHMTS_F64, shmts__bits(x.value));
+		printf(" t=%lld trace=", (long long)x.t);
+		for (int k = 0; k < 16; k++) printf("%02x", x.trace_id[k]);
+		printf(" span=");
+		for (int k = 0; k < 8; k++) printf("%02x", x.span_id[k]);
+		putchar('\n');
+	}
+	fclose(skipped);
+	fputs(skips, stdout);
+	free(skips);
+	free(found);
+}
+
 int main(int argc, char **argv) {
 	struct stat st;
 	in_place = argc == 3 && !strcmp(argv[1], "--in-place");
@@ -521,5 +587,6 @@ int main(int argc, char **argv) {
 	for (uint32_t i = 0; i < tables; i++)
 		for (uint32_t j = 0; j < table[i].tiers; j++) say_rows(i, j, all, n);
 	for (uint32_t i = 0; i < n; i++) if (all[i].shown) say_live(&all[i]);
+	if (section[8].count) say_exemplars(all, n);
 	return 0;
 }

@@ -41,6 +41,9 @@ func Dump(out io.Writer, image []byte) error {
 			d.printf("live %d %s", s.Index, value(s, d.live(s)))
 		}
 	}
+	if h.Exemplars.Count > 0 {
+		d.exemplars()
+	}
 	return d.Flush()
 }
 
@@ -247,6 +250,51 @@ func (d *dump) live(s *layout.SeriesInfo) []uint64 {
 			cells = append(cells, integer(layout.HistZero+c))
 		}
 		return cells
+	}
+}
+
+// exemplars shows the valid exemplars in their order, then what was skipped. FORMAT.md 8.4.
+func (d *dump) exemplars() {
+	h, given := d.h, d.c.Exemplars
+	count := uint64(h.Exemplars.Count)
+	d.printf("exemplars slots=%d given=%d dropped=%d", count, given, d.c.ExemplarsDropped)
+	good := map[uint64]*layout.Exemplar{}
+	var numbers []uint64
+	var skips []string
+	for slot := range count {
+		words := d.w[(h.Exemplars.Offset+slot*uint64(h.Exemplars.ElementSize))/8:][:layout.ExemplarWords]
+		x := layout.View[layout.Exemplar](words, 0)
+		n, why := x.Number(), ""
+		_, verdict := layout.DecodeExemplar(words, h.ExemplarIdentity(), n)
+		switch {
+		case x.Seq == 0:
+			continue
+		case n == 0 || (n-1)%count != slot || n > given || given-n >= count:
+			why = "number"
+		case x.Seq%2 != 0:
+			why = "writing"
+		case verdict != layout.ExemplarOK:
+			why = "check"
+		case !slices.ContainsFunc(d.series, func(s layout.SeriesInfo) bool {
+			return s.Index == int(x.Series) && s.Generation() == x.Generation && (s.Kind == layout.Counter || s.Kind == layout.Histogram)
+		}):
+			why = "series"
+		case x.TraceID == [16]byte{}:
+			why = "trace"
+		default:
+			good[n] = x
+			numbers = append(numbers, n)
+			continue
+		}
+		skips = append(skips, fmt.Sprintf("skip exemplar slot %d %s", slot, why))
+	}
+	slices.Sort(numbers)
+	for _, n := range numbers {
+		x := good[n]
+		d.printf("exemplar %d series=%d value=%s t=%d trace=%x span=%x", n, x.Series, number(layout.F64, math.Float64bits(x.Value)), x.T, x.TraceID, x.SpanID)
+	}
+	for _, s := range skips {
+		d.printf("%s", s)
 	}
 }
 

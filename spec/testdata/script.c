@@ -4,6 +4,7 @@
  *
  *     s KIND NAME UNIT HELP LABELS LOW HIGH SCALE   register; "-" for none; LABELS k=v,k=v
  *     a SERIES VALUE                                add, set or record
+ *     q SERIES VALUE TRACE UNIX_NS                  the same, with an exemplar: TRACE is the last byte of its trace_id; UNIX_NS 0 for none
  *     t NS                                          let NS pass, then tick
  *     r SERIES                                      retire
  *     e                                             a new epoch
@@ -107,6 +108,24 @@ int main(int argc, char **argv) {
 			else if (strncmp(kind, "stat", 4) == 0) shmts_record((shmts_stat_t *)h, v);
 			else if (strcmp(kind, "histogram") == 0) shmts_observe((shmts_histogram_t *)h, v);
 			else shmts_observe_u64((shmts_histogram_u64_t *)h, strtoull(value, NULL, 10));
+			break;
+		}
+		case 'q': {
+			int trace;
+			shmts_exemplar x = {{0}, {0}, 0};
+			if (sscanf(line, "q %zu %63s %d %" SCNd64, &i, value, &trace, &ns) != 4 || i >= count) goto bad;
+			const char *kind = series[i].kind;
+			void *h = series[i].handle;
+			double v = strtod(value, NULL);
+			uint64_t n = strtoull(value, NULL, 10);
+			x.trace_id[15] = (uint8_t)trace;
+			if (ns != 0) x.span_id[0] = (uint8_t)trace;
+			x.unix_ns = ns;
+			if (strcmp(kind, "counter") == 0) { shmts_add((shmts_counter_t *)h, n); shmts_exemplar_counter((shmts_counter_t *)h, n, &x); }
+			else if (strcmp(kind, "counter_f64") == 0) { shmts_add_f64((shmts_counter_f64_t *)h, v); shmts_exemplar_counter_f64((shmts_counter_f64_t *)h, v, &x); }
+			else if (strcmp(kind, "histogram") == 0) { shmts_observe((shmts_histogram_t *)h, v); shmts_exemplar_histogram((shmts_histogram_t *)h, v, &x); }
+			else if (strcmp(kind, "histogram_u64") == 0) { shmts_observe_u64((shmts_histogram_u64_t *)h, n); shmts_exemplar_histogram_u64((shmts_histogram_u64_t *)h, n, &x); }
+			else goto bad;
 			break;
 		}
 		case 'r': {

@@ -15,10 +15,13 @@ type change struct {
 	do                                  func(g *segment, b []byte)
 }
 
-func changes(list []change) []Vector {
+func changes(list []change) []Vector { return changesOf(base, list) }
+
+// changesOf makes them of another segment than base.
+func changesOf(make func() *segment, list []change) []Vector {
 	var all []Vector
 	for _, c := range list {
-		g := base()
+		g := make()
 		c.do(g, layout.Bytes(g.w))
 		rehash(g.w)
 		all = append(all, Vector{ID: c.id, Section: c.section, Comment: c.comment, Verdict: c.verdict, Rule: c.rule, Image: image(g.w)})
@@ -87,7 +90,7 @@ func legal() []Vector {
 			t := table(b)
 			t[0x3c], t[0xc0], t[0xff], t[0x40+0x18] = 1, 2, 3, 4
 			c := b[sectionOffset(b, layout.SectionControl):]
-			c[0x48], c[0x80+0x14] = 1, 2
+			c[0x58], c[0x80+0x14] = 1, 2
 		}},
 		{"tiers-unused-set", "4.3", "tier 2 is not used and says nonsense", Ignore, "tiers", func(_ *segment, b []byte) {
 			le.PutUint64(table(b)[0x80:], 7)

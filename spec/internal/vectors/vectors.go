@@ -44,7 +44,7 @@ const Written = "written-by-"
 
 // All are the vectors, in the order of the index. dir is spec/vectors.
 func All(dir string) ([]Vector, error) {
-	all := good()
+	all := append(good(), goodExemplars()...)
 	for _, by := range []string{"c", "go"} {
 		for _, how := range []string{"killed", "closed"} {
 			id := Written + by + "-" + how
@@ -61,6 +61,7 @@ func All(dir string) ([]Vector, error) {
 	all = append(all, brokenTables()...)
 	all = append(all, brokenSeries()...)
 	all = append(all, brokenRows()...)
+	all = append(all, brokenExemplars()...)
 	for i := range all {
 		v := &all[i]
 		v.File = v.ID + ".shmts"
