@@ -1,7 +1,7 @@
 /* stress: records from many threads, threads that come and go, signal handlers and forked children, until it is killed,
  * and keeps what was completed in a file, so that the segments can be held against it. C11, Linux.
  *
- *     ./stress --dir STORE --ack FILE [--threads 4] [--churn] [--signals] [--forks 2] [--calls N]
+ *     ./stress --dir STORE --ack FILE [--threads 4] [--churn] [--signals] [--forks 2] [--calls N] [--exemplars 4]
  *
  * FILE has a page of 16 KiB for each process, in the order of their births, MOST_PROCESSES of them:
  *
@@ -10,7 +10,7 @@
  *     word 2-3 segment_id
  *     word 8 x (1 + i) and on, for i in 0..: a context's completed work: 0 calls of shmts_add (each 1), 1 of shmts_add_f64
  *              (each 0.5), 2 the sum of shmts_add_i64, 3 calls of shmts_record, 4 of shmts_observe, 5 of
- *              shmts_observe_u64 (each of 3), 6 the gauge last set, 7 unused
+ *              shmts_observe_u64 (each of 3), 6 the gauge last set, 7 exemplars offered (each says which one it is: see record)
  *
  * A context is one thing that records one call after the other: the main thread, a worker, a thread's signal handler. It adds to
  * its word right after each call returned. So in each segment, whatever killed its process:
@@ -27,7 +27,7 @@
 enum { MOST_PROCESSES = 16, PAGE = 16384, MOST_THREADS = 60, CONTEXTS = 2 * (MOST_THREADS + 1) };
 enum { MAIN, LANE, TLS, ATOMIC };
 
-typedef struct context { uint64_t adds, f64s, sum, stats, observed, observed_u64, gauge, unused; } context;
+typedef struct context { uint64_t adds, f64s, sum, stats, observed, observed_u64, gauge, offered; } context;
 typedef struct page { uint64_t ready, pid, id[2], unused[4]; context context[CONTEXTS]; } page;
 _Static_assert(sizeof(page) <= PAGE, "a page holds its contexts");
 
@@ -39,6 +39,7 @@ static shmts_stat_t *sizes;
 static shmts_histogram_t *waits;
 static shmts_histogram_u64_t *hops;
 static shmts_gauge_t *gauge;
+static shmts_counter_t *traced;
 static char *pages;
 static page *mine;
 static int threads = 4, churn, signals, forks;
@@ -64,6 +65,14 @@ static void record(context *c, int how, const shmts_lane *lane) {
 	EACH(observe_u64, hops, 3);
 	DONE(observed_u64, 1);
 	shmts_set(gauge, v);
+	/* The k-th of context i: value k x 128 + i, trace_id k and i + 1, span_id k x 7 + i, time k x 1000 + i. */
+	uint64_t i = (uint64_t)(c - mine->context), k = c->offered + 1, id[3] = {k, i + 1, k * 7 + i};
+	shmts_exemplar x;
+	memcpy(x.trace_id, id, 16);
+	memcpy(x.span_id, id + 2, 8);
+	x.unix_ns = (int64_t)(k * 1000 + i);
+	shmts_exemplar_counter(traced, k * 128 + i, &x);
+	DONE(offered, 1);
 }
 
 static void on_alarm(int number) {
@@ -149,12 +158,12 @@ static void run(void) {
 
 int main(int argc, char **argv) {
 	static const struct option flags[] = {{"dir", 1, NULL, 'd'}, {"ack", 1, NULL, 'a'}, {"threads", 1, NULL, 't'}, {"churn", 0, NULL, 'c'},
-	                                      {"signals", 0, NULL, 's'}, {"forks", 1, NULL, 'f'}, {"calls", 1, NULL, 'n'}, {NULL, 0, NULL, 0}};
+	                                      {"signals", 0, NULL, 's'}, {"forks", 1, NULL, 'f'}, {"calls", 1, NULL, 'n'}, {"exemplars", 1, NULL, 'e'}, {NULL, 0, NULL, 0}};
 	const char *ack = NULL;
 	static const shmts_table tables[] = {/* short steps, so that even a short life has rows */
 	                                     {.name = "scalars", .scalars = 8, .stats = 2, .rings = {{100000000, 50}, {500000000, 20}}},
 	                                     {.name = "histograms", .histograms = 2, .buckets = 80, .rings = {{100000000, 50}, {500000000, 20}}}};
-	shmts_options o = {.job = "stress", .instance = "stress", .lanes = 6, .tables = tables, .table_count = 2};
+	shmts_options o = {.job = "stress", .instance = "stress", .lanes = 6, .tables = tables, .table_count = 2, .exemplars = 4};
 	int c, fd;
 	while ((c = getopt_long(argc, argv, "", flags, NULL)) != -1) {
 		switch (c) {
@@ -165,6 +174,7 @@ int main(int argc, char **argv) {
 		case 's': signals = 1; break;
 		case 'f': forks = atoi(optarg); break;
 		case 'n': calls = strtoull(optarg, NULL, 10); break;
+		case 'e': o.exemplars = atoi(optarg); break;
 		default: return 2;
 		}
 	}
@@ -186,6 +196,7 @@ int main(int argc, char **argv) {
 	waits = shmts_histogram(seg, "waits", NULL);
 	hops = shmts_histogram_u64(seg, "hops", NULL);
 	gauge = shmts_gauge(seg, "gauge", NULL);
+	traced = shmts_counter(seg, "traced", NULL);
 	struct sigaction action;
 	memset(&action, 0, sizeof action);
 	action.sa_handler = on_alarm;

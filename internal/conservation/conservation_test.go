@@ -2,6 +2,7 @@ package conservation
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -48,6 +50,8 @@ type truth interface {
 	// acked is how many records of a kind the segment's writer has completed, and how many
 	// things may have one more in flight; false if that writer has not come to record yet.
 	acked(segment string, kind int) (n float64, inFlight int, ok bool)
+	// offered is how many exemplars that worker of the segment's has offered, one in flight apart.
+	offered(segment string, worker uint64) uint64
 }
 
 // life is one start of a writer, which may fork into more.
@@ -68,7 +72,7 @@ type loop struct {
 	tmp   string
 	seen  map[string]bool // segment ids
 
-	rows, segments int
+	rows, segments, exemplars int
 }
 
 func newLoop(t *testing.T) *loop {
@@ -139,7 +143,7 @@ func (l *loop) kill(w *life, cmd *exec.Cmd) {
 				t.Fatalf("segment %s: want it once, got it again", g.ID())
 			}
 			l.seen[g.ID()] = true
-			watched[g] = &watcher{l: l, w: w, seg: g, last: map[string]float64{}, next: map[[2]int]uint64{}}
+			watched[g] = &watcher{l: l, w: w, seg: g, last: map[string]float64{}, next: map[[2]int]uint64{}, traces: map[[2]uint64]bool{}}
 		}
 		for _, one := range watched {
 			one.look()
@@ -228,6 +232,9 @@ type watcher struct {
 	last map[string]float64 // records, by table, tier and series
 	next map[[2]int]uint64
 	rows int
+
+	newest uint64             // exemplar
+	traces map[[2]uint64]bool // that were seen
 }
 
 func (w *watcher) look() {
@@ -243,6 +250,32 @@ func (w *watcher) look() {
 				w.hold(row)
 			}
 		}
+	}
+	w.lookExemplars()
+}
+
+// lookExemplars holds those that came against what says which they are: each is one that was offered, whole, and none comes twice.
+func (w *watcher) lookExemplars() {
+	t, le := w.l.t, binary.LittleEndian
+	for x := range w.seg.Exemplars(w.newest + 1) {
+		k, i := le.Uint64(x.TraceID[:]), le.Uint64(x.TraceID[8:])-1
+		switch offered := w.w.truth.offered(w.seg.ID(), i); {
+		case x.Number <= w.newest || x.Number > w.seg.ExemplarHead():
+			t.Fatalf("exemplar %d: want it behind %d, up to %d", x.Number, w.newest, w.seg.ExemplarHead())
+		case !strings.HasPrefix(x.Series.Name, "traced"):
+			t.Fatalf("exemplar %d: want one of traced, got %s", x.Number, x.Series.Name)
+		case x.Value != float64(k*128+i) || le.Uint64(x.SpanID[:]) != k*7+i || x.Time != int64(k*1000+i):
+			t.Fatalf("exemplar %d: torn: %+v", x.Number, x)
+		case k == 0 || k > offered+1:
+			t.Fatalf("exemplar %d: want one of %d that worker %d has offered, got its %dth", x.Number, offered, i, k)
+		case w.traces[[2]uint64{k, i}]:
+			t.Fatalf("exemplar %d: the %dth of worker %d twice", x.Number, k, i)
+		}
+		w.newest, w.traces[[2]uint64{le.Uint64(x.TraceID[:]), i}] = x.Number, true
+		w.l.exemplars++
+	}
+	if c := w.seg.Counters(); c.SkippedExemplars != 0 || c.ExemplarsDropped > w.seg.ExemplarHead()+1000 {
+		t.Fatalf("want no exemplar that is broken, and no more dropped than there are, got %+v of %d", c, w.seg.ExemplarHead())
 	}
 }
 
@@ -338,6 +371,13 @@ func (p goPage) acked(_ string, kind int) (n float64, inFlight int, ok bool) {
 	return n, workers, true
 }
 
+func (p goPage) offered(_ string, worker uint64) uint64 {
+	if worker >= workers {
+		return 0
+	}
+	return atomic.LoadUint64(&p[pageHead+int(worker)*kinds+ackExemplar])
+}
+
 func TestGoWriterKilled(t *testing.T) {
 	t.Parallel()
 	exe, err := os.Executable()
@@ -363,7 +403,10 @@ func TestGoWriterKilled(t *testing.T) {
 		}}, cmd)
 		l.forget(path, page)
 	}
-	t.Logf("%d lives, %d rows read while they lasted", l.segments, l.rows)
+	t.Logf("%d lives, %d rows and %d exemplars read while they lasted", l.segments, l.rows, l.exemplars)
+	if l.exemplars < l.segments {
+		t.Errorf("want an exemplar of each life at the least, got %d", l.exemplars)
+	}
 }
 
 // The pages of cshim/testdata/stress.c, one a process.
@@ -392,6 +435,16 @@ func (p *stressPages) acked(segment string, kind int) (n float64, inFlight int, 
 		return n, p.contexts, true
 	}
 	return 0, 0, false
+}
+
+func (p *stressPages) offered(segment string, context uint64) uint64 {
+	for process := range stressProcesses {
+		page := p.words[process*stressPage:][:stressPage]
+		if hex.EncodeToString(layout.Bytes(page[2:4])) == segment && context < stressContexts {
+			return atomic.LoadUint64(&page[8*(1+context)+7])
+		}
+	}
+	return 0
 }
 
 func TestCWriterKilled(t *testing.T) {
@@ -431,5 +484,8 @@ func TestCWriterKilled(t *testing.T) {
 		}}, cmd)
 		l.forget(path, words)
 	}
-	t.Logf("%d lives, %d rows read while they lasted", l.segments, l.rows)
+	t.Logf("%d lives, %d rows and %d exemplars read while they lasted", l.segments, l.rows, l.exemplars)
+	if l.exemplars < l.segments {
+		t.Errorf("want an exemplar of each life at the least, got %d", l.exemplars)
+	}
 }

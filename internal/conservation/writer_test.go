@@ -1,6 +1,7 @@
 package conservation
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"sync"
@@ -23,7 +24,7 @@ const (
 
 	workers  = 6 // goroutines that record at the same time
 	owned    = 2 // of them, with a lane of their own
-	kinds    = 6 // words a worker: see record
+	kinds    = 7 // words a worker: see record
 	rotation = 200
 )
 
@@ -35,7 +36,18 @@ const (
 	ackStat
 	ackHistogram
 	ackIntHistogram
+	ackExemplar // offered: of traced_total
 )
+
+// traceOf is the k-th exemplar that a worker offers, from 1: all of it says which one it is.
+func traceOf(worker int, k uint64) (value uint64, ex writer.Exemplar) {
+	i, le := uint64(worker), binary.LittleEndian
+	le.PutUint64(ex.TraceID[:], k)
+	le.PutUint64(ex.TraceID[8:], i+1)
+	le.PutUint64(ex.SpanID[:], k*7+i)
+	ex.Time = time.Unix(0, int64(k*1000+i))
+	return k*128 + i, ex
+}
 
 func openPage(path string, words int, create bool) ([]uint64, error) {
 	flags := os.O_RDWR
@@ -75,8 +87,8 @@ func recordForEver(path string) error {
 		return err
 	}
 	tiers := []writer.Tier{{Step: 100 * time.Millisecond, Rows: 50}, {Step: 500 * time.Millisecond, Rows: 20}}
-	w, err := writer.Open(writer.Options{Job: "conservation", Instance: "go", OwnedLanes: owned, Tables: []writer.Table{
-		{Name: "scalars", Scalars: 3, Stats: 1, Tiers: tiers},
+	w, err := writer.Open(writer.Options{Job: "conservation", Instance: "go", OwnedLanes: owned, Exemplars: 4, Tables: []writer.Table{
+		{Name: "scalars", Scalars: 4, Stats: 1, Tiers: tiers},
 		{Name: "histograms", Histograms: 2, Buckets: 80, Tiers: tiers},
 	}})
 	if err != nil {
@@ -88,6 +100,7 @@ func recordForEver(path string) error {
 	stat := w.Stat("size")
 	histogram := w.Histogram("latency", writer.Buckets(0.001, 1))
 	ints := w.IntHistogram("length", writer.Buckets(1, 1024))
+	traced := w.Counter("traced_total")
 	if err := w.Err(); err != nil {
 		return err
 	}
@@ -109,6 +122,9 @@ func recordForEver(path string) error {
 			done(worker, ackHistogram)
 			ints.Record(3)
 			done(worker, ackIntHistogram)
+			value, ex := traceOf(worker, page[pageHead+worker*kinds+ackExemplar]+1)
+			traced.AddExemplar(value, ex)
+			done(worker, ackExemplar)
 		}
 	}
 	var wg sync.WaitGroup
@@ -124,7 +140,7 @@ func recordForEver(path string) error {
 						os.Exit(1)
 					}
 					c, f, u := lane.Counter(counter), lane.FloatCounter(float), lane.UpDownCounter(updown)
-					s, h, i := lane.Stat(stat), lane.Histogram(histogram), lane.IntHistogram(ints)
+					s, h, i, x := lane.Stat(stat), lane.Histogram(histogram), lane.IntHistogram(ints), lane.Counter(traced)
 					for range rotation {
 						c.Add(1)
 						done(worker, ackCounter)
@@ -138,6 +154,9 @@ func recordForEver(path string) error {
 						done(worker, ackHistogram)
 						i.Record(3)
 						done(worker, ackIntHistogram)
+						value, ex := traceOf(worker, page[pageHead+worker*kinds+ackExemplar]+1)
+						x.AddExemplar(value, ex)
+						done(worker, ackExemplar)
 					}
 					lane.Close()
 				}
