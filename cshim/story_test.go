@@ -1,6 +1,7 @@
 package cshim_test
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"os/exec"
 	"regexp"
@@ -29,18 +30,22 @@ func tellStory(t *testing.T, store string, closed bool) {
 	positive := w.Stat("sizes", writer.Unit("By"), writer.Help("Of a path."), writer.NonNegative(), writer.Label("path", `/a "b"`))
 	x := uint64(12345)
 	for i := range 300 {
-		for range i % 7 {
+		for k := range i % 7 {
 			x = x*6364136223846793005 + 1442695040888963407
 			v := float64(x>>40) / 1048576
-			counter.Add(x >> 50)
-			counterF64.Add(v)
 			updown.Add(int64(x>>60) - 8)
 			gauge.Set(v)
 			gaugeI64.Set(int64(x >> 32))
 			stat.Record(v - 8)
 			positive.Record(v)
-			histogram.Record(v)
-			histogramU64.Record(x >> 55)
+			ex := writer.Exemplar{}
+			binary.LittleEndian.PutUint64(ex.TraceID[:], x)
+			binary.LittleEndian.PutUint64(ex.SpanID[:], x)
+			counter.AddExemplar(x>>50, ex)
+			counterF64.AddExemplar(v, ex)
+			histogram.RecordExemplar(v, ex)
+			ex.Time = time.Unix(0, unix+int64(k))
+			histogramU64.RecordExemplar(x>>55, ex)
 		}
 		if i == 100 {
 			positive.Retire()

@@ -68,7 +68,15 @@ static all register_all(shmts_segment *seg) {
 	return a;
 }
 #define EACH(name, h, v) (how == PLAIN ? shmts_##name(h, v) : how == LANE ? shmts_lane_##name(lane, h, v) : how == TLS ? shmts_tls_##name(h, v) : shmts_atomic_##name(h, v))
+static shmts_exemplar trace(uint64_t n) {
+	shmts_exemplar x;
+	memset(&x, 0, sizeof x);
+	memcpy(x.trace_id, &n, 8);
+	memcpy(x.span_id, &n, 8);
+	return x;
+}
 static void record_all(const all *a, int how, const shmts_lane *lane, int n) {
+	shmts_exemplar x = trace(77);
 	int i;
 	for (i = 1; i <= n; i++) {
 		EACH(add, a->counter, 2);
@@ -79,6 +87,8 @@ static void record_all(const all *a, int how, const shmts_lane *lane, int n) {
 		EACH(record, a->stat, i % 5);
 		EACH(observe, a->histogram, 0.5);
 		EACH(observe_u64, a->histogram_u64, 7);
+		shmts_exemplar_counter(a->counter, (uint64_t)i, &x);
+		shmts_exemplar_histogram(a->histogram, 0.5, &x);
 	}
 }
 
@@ -618,6 +628,7 @@ static void mode_story(void) {
 	shmts_series s = labelled(labels);
 	shmts_stat_t *positive;
 	uint64_t x = 12345;
+	shmts_exemplar e;
 	all a;
 	int i;
 	o.attributes = attributes;
@@ -644,6 +655,12 @@ static void mode_story(void) {
 			shmts_record(positive, v);
 			shmts_observe(a.histogram, v);
 			shmts_observe_u64(a.histogram_u64, x >> 55);
+			e = trace(x);
+			shmts_exemplar_counter(a.counter, x >> 50, &e);
+			shmts_exemplar_counter_f64(a.counter_f64, v, &e);
+			shmts_exemplar_histogram(a.histogram, v, &e);
+			e.unix_ns = unix_ + k;
+			shmts_exemplar_histogram_u64(a.histogram_u64, x >> 55, &e);
 		}
 		if (i == 100) shmts_retire(positive);
 		if (i == 150) shmts_new_epoch(seg);
@@ -695,6 +712,84 @@ static void mode_plan(void) {
 	WANT(shmts_error(seg) || info.bytes == shmts_plan(&o));
 }
 
+static void *offer_many(void *arg) {
+	shmts_exemplar x = trace(5);
+	int i;
+	for (i = 1; i <= 20000; i++) shmts_exemplar_counter((shmts_counter_t *)arg, (uint64_t)i, &x);
+	return NULL;
+}
+/* Exemplars. argv[3]: of every kind, and what leaves none; in a child; before there is a file; of grown segments; of many threads. */
+static void mode_exemplars(void) {
+	shmts_options o = options();
+	shmts_exemplar x = trace(1);
+	const char *how = argc_ > 3 ? argv_[3] : "";
+	shmts_series none;
+	shmts_info info;
+	char nowhere[600], name[8];
+	pthread_t t[4];
+	int i;
+	memset(&none, 0, sizeof none);
+	o.clock = fake_clock;
+	if (!strcmp(how, "late")) {
+		snprintf(nowhere, sizeof nowhere, "%s/later", argv_[2]);
+		o.dir = nowhere;
+		seg_ = shmts_open(&o);
+	} else if (!strcmp(how, "grow")) {
+		o.series = 4;
+		o.exemplars = 2;
+		seg_ = open_or_die(&o);
+		for (i = 0; i < 4; i++) {
+			snprintf(name, sizeof name, "c%d", i);
+			shmts_exemplar_counter(shmts_counter(seg_, name, NULL), (uint64_t)i + 1, &x);
+		}
+		return;
+	} else {
+		o.exemplars = !strcmp(how, "none") ? -1 : !strcmp(how, "threads") ? 3 : 0;
+		seg_ = open_or_die(&o);
+	}
+	all_ = register_all(seg_);
+	if (!strcmp(how, "threads")) {
+		for (i = 0; i < 4; i++) WANT(pthread_create(&t[i], NULL, offer_many, all_.counter) == 0);
+		for (i = 0; i < 4; i++) pthread_join(t[i], NULL);
+		shmts_get_info(seg_, &info);
+		WANT(info.exemplars >= 20000 && info.exemplars_dropped <= info.exemplars);
+		return;
+	}
+	shmts_exemplar_counter(all_.counter, 3, &x); /* 1 */
+	shmts_exemplar_counter(all_.counter, 3, &x); /* not greater */
+	x = trace(2);
+	x.unix_ns = 42;
+	shmts_exemplar_counter_f64(all_.counter_f64, 2.5, &x); /* 2 */
+	shmts_exemplar_histogram(all_.histogram, 0.125, &x);   /* 3 */
+	if (!strcmp(how, "late")) {
+		WANT(mkdir(nowhere, 0755) == 0);
+		advance(2000000000);
+		shmts_tick(seg_, 0);
+	}
+	if (!strcmp(how, "fork")) {
+		i = fork();
+		if (i == 0) { shmts_exemplar_counter(all_.counter, 1, &x); return; } /* its own 1, though 3 was taken in the parent */
+		wait(NULL);
+	}
+	shmts_exemplar_histogram_u64(all_.histogram_u64, 99, &x); /* 4 */
+	shmts_exemplar_counter_f64(all_.counter_f64, -1, &x);     /* what is no record */
+	shmts_exemplar_histogram(all_.histogram, 0.0 / (double)(argc_ - argc_), &x);
+	shmts_exemplar_histogram(all_.histogram, 1e308 * 10, &x);
+	x = trace(0);
+	shmts_exemplar_histogram(all_.histogram, 7, &x); /* no trace */
+	shmts_exemplar_histogram(all_.histogram, 7, NULL);
+	x = trace(3);
+	shmts_exemplar_counter((shmts_counter_t *)shmts_counter(seg_, "", NULL), 7, &x); /* a sink */
+	shmts_retire(all_.counter);
+	shmts_exemplar_counter(all_.counter, 7, &x);
+	shmts_get_info(seg_, &info);
+	WANT(info.exemplars == (o.exemplars < 0 ? 0 : 4) && info.exemplars_dropped == 0);
+	if (!strcmp(how, "close")) {
+		shmts_close(seg_);
+		shmts_exemplar_histogram(all_.histogram, 8, &x);
+	}
+}
+
 /* A million records of each variant, and nothing else that would make a syscall: for strace. */
 static void mode_million(void) {
 	shmts_options o = options();
@@ -712,7 +807,7 @@ int main(int argc, char **argv) {
 	static const struct { const char *name; void (*run)(void); } modes[] = {
 		{"variants", mode_variants}, {"churn", mode_churn}, {"rejects", mode_rejects}, {"buckets", mode_buckets}, {"fork", mode_fork}, {"fork_lost", mode_fork_lost},
 		{"close", mode_close}, {"fail", mode_fail}, {"adopt", mode_adopt}, {"seccomp", mode_seccomp}, {"copies", mode_copies}, {"growth", mode_growth},
-		{"misuse", mode_misuse}, {"retire", mode_retire}, {"story", mode_story}, {"rows", mode_rows}, {"instance", mode_instance}, {"plan", mode_plan}, {"million", mode_million}};
+		{"misuse", mode_misuse}, {"retire", mode_retire}, {"story", mode_story}, {"rows", mode_rows}, {"instance", mode_instance}, {"plan", mode_plan}, {"million", mode_million}, {"exemplars", mode_exemplars}};
 	size_t i;
 	argc_ = argc;
 	argv_ = argv;
