@@ -160,3 +160,61 @@ func TestSampledByAnother(t *testing.T) {
 		t.Errorf("want 2, got %g", v.Float)
 	}
 }
+
+// Exemplars of a sampled segment are found through its shadow, with the shadow's series, also after its writer has ended, and after a
+// restart; those of any other segment are its own.
+func TestExemplars(t *testing.T) {
+	f := sampling(t)
+	w := f.sampled("s")
+	h := w.Histogram("h")
+	offer := func(v float64, trace byte) {
+		h.RecordExemplar(v, writer.Exemplar{TraceID: [16]byte{trace}, Time: time.Unix(0, int64(trace))})
+	}
+	of := func(s *Segment, from uint64) (all []reader.Exemplar) {
+		s.Exemplars(from, func(x *reader.Exemplar) bool {
+			all = append(all, *x)
+			return true
+		})
+		return all
+	}
+	offer(0.5, 1)
+	offer(0.25, 2)
+	s := f.seconds(2)[0]
+	if got := of(s, 0); len(got) != 2 || got[0].Value != 0.5 || got[1].Value != 0.25 || got[1].TraceID != [16]byte{2} || got[1].Series != s.Series()[0] || s.ExemplarHead() != 2 {
+		t.Fatalf("want the two that were offered, of the shadow's series, got %+v up to %d", got, s.ExemplarHead())
+	}
+	f.r.Close()
+	var err error
+	if f.r, err = Open(f.r.o); err != nil {
+		t.Fatal(err)
+	}
+	offer(0.75, 3)
+	s = f.seconds(2)[0]
+	if got := of(s, 3); len(got) != 1 || got[0].TraceID != [16]byte{3} {
+		t.Errorf("after a restart: want the third, got %+v", got)
+	}
+	offer(0.5, 4)
+	w.Close()
+	s = f.seconds(3)[0]
+	if got := of(s, 0); len(got) != 4 || s.Liveness() != reader.Closed || s.ExemplarHead() != 4 {
+		t.Errorf("after the end: want four, got %+v of one that is %v", got, s.Liveness())
+	}
+	if c := f.r.Stats().Readers; c.SkippedExemplars != 0 || c.ExemplarsDropped != 0 {
+		t.Errorf("want nothing counted, got %+v", c)
+	}
+	f.seconds(20) // its time to live
+	if got := of(s, 0); len(got) != 0 || s.ExemplarHead() != 0 {
+		t.Errorf("of one that is gone: want none, got %+v", got)
+	}
+
+	f2 := newFixture(t, Options{})
+	w2, err := writer.Open(writer.Options{Job: "own", Instance: "i", Dir: f2.dir, NoTicker: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w2.Close()
+	w2.Counter("c").AddExemplar(3, writer.Exemplar{TraceID: [16]byte{9}})
+	if got := of(f2.poll()[0], 0); len(got) != 1 || got[0].Value != 3 {
+		t.Errorf("of a segment that ticks: want its own, got %+v", got)
+	}
+}
