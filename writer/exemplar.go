@@ -176,3 +176,34 @@ func (c OwnedIntHistogram) RecordExemplar(v uint64, ex Exemplar) {
 		c.o.s.offer(float64(v), &ex)
 	}
 }
+
+// What was recorded elsewhere, and comes with Merge or Add, may have exemplars of its own: these methods offer them, and record
+// nothing. v is the record's value: of a counter the amount, of a histogram what was observed; what is not finite, or negative, is passed over.
+
+// MergeExemplar offers an exemplar of a record of v that was made elsewhere.
+func (c *Counter) MergeExemplar(v float64, ex Exemplar) {
+	if c != nil && isAmount(v) {
+		c.s.offer(v, &ex)
+	}
+}
+
+// MergeExemplar is Counter.MergeExemplar.
+func (c *FloatCounter) MergeExemplar(v float64, ex Exemplar) {
+	if c != nil && isAmount(v) {
+		c.s.offer(v, &ex)
+	}
+}
+
+// MergeExemplar is Counter.MergeExemplar.
+func (h *Histogram) MergeExemplar(v float64, ex Exemplar) {
+	if h != nil && isAmount(v) {
+		h.s.offer(v, &ex)
+	}
+}
+
+// MergeExemplar is Counter.MergeExemplar.
+func (h *IntHistogram) MergeExemplar(v float64, ex Exemplar) {
+	if h != nil && isAmount(v) {
+		h.s.offer(v, &ex)
+	}
+}

@@ -18,7 +18,8 @@
 //	summary, of a Producer    <name>_count, <name>_sum and gauges <name>{quantile}
 //
 // Names, units and attribute names stay as recorded; values that are no strings become what
-// attribute.Value.String says. Exemplars, minima and maxima are left out. An observable instrument that stops observing
+// attribute.Value.String says. Minima and maxima are left out. Exemplars, which the SDK keeps of sampled spans, are offered to
+// the series, oldest first and each once; of explicit buckets, to the bucket. An observable instrument that stops observing
 // an attribute set has its series retired with the next collection.
 //
 // # What is exact

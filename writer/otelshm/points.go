@@ -7,6 +7,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/instrumentation"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
+	"github.com/shmts/shmts/writer"
 	"github.com/shmts/shmts/writer/internal/bridge"
 )
 
@@ -64,6 +65,7 @@ func (r *Reader) metric(scope *instrumentation.Scope, m *metricdata.Metrics) {
 				r.set.Reject(in.key(a), p.Value)
 			default:
 				r.set.Counter(in.key(a), uint64(p.Value), nanos(p.StartTime), in.describe(a))
+				exemplars(in, a, p.Exemplars)
 			}
 		}
 	case metricdata.Sum[float64]:
@@ -77,6 +79,7 @@ func (r *Reader) metric(scope *instrumentation.Scope, m *metricdata.Metrics) {
 				r.set.Gauge(in.key(a), p.Value, in.describe(a))
 			default:
 				r.set.FloatCounter(in.key(a), p.Value, nanos(p.StartTime), in.describe(a))
+				exemplars(in, a, p.Exemplars)
 			}
 		}
 	case metricdata.Gauge[int64]:
@@ -134,6 +137,7 @@ func exponential[N int64 | float64](in *instrument, data metricdata.ExponentialH
 		r.hist = bridge.Histogram{Scale: int(p.Scale), Zero: p.ZeroCount, ZeroThreshold: p.ZeroThreshold, Min: int(p.PositiveBucket.Offset),
 			Buckets: p.PositiveBucket.Counts, Sum: float64(p.Sum), IntSum: uint64(p.Sum), Start: nanos(p.StartTime)}
 		bring(in.key(a), &r.hist, shape, in.describe(a))
+		exemplars(in, a, p.Exemplars)
 	}
 }
 
@@ -167,5 +171,27 @@ func explicit[N int64 | float64](in *instrument, data metricdata.Histogram[N]) {
 			c.Counts = append(c.Counts, total)
 		}
 		r.set.Classic(in.key(a), c, in.describe(a))
+		exemplars(in, a, p.Exemplars)
 	}
+}
+
+// exemplars offers those of the point that was brought last.
+func exemplars[N int64 | float64](in *instrument, a *attribute.Set, list []metricdata.Exemplar[N]) {
+	if len(list) == 0 {
+		return
+	}
+	r := in.r
+	r.exemplars = r.exemplars[:0]
+	for i := range list {
+		p := &list[i]
+		x := bridge.Exemplar{Value: float64(p.Value), Exemplar: writer.Exemplar{Time: p.Time}}
+		if len(p.TraceID) == len(x.TraceID) {
+			copy(x.TraceID[:], p.TraceID)
+		}
+		if len(p.SpanID) == len(x.SpanID) {
+			copy(x.SpanID[:], p.SpanID)
+		}
+		r.exemplars = append(r.exemplars, x)
+	}
+	r.set.Exemplars(in.key(a), r.exemplars)
 }

@@ -24,6 +24,8 @@ type Reader struct {
 	hist bridge.Histogram
 	old  bridge.Classic
 
+	exemplars []bridge.Exemplar
+
 	loop bridge.Loop
 }
 

@@ -46,6 +46,7 @@ func (b *Bridge) metric(f *dto.MetricFamily, m *dto.Metric) {
 	switch f.GetType() {
 	case dto.MetricType_COUNTER:
 		b.set.FloatCounter(key, m.GetCounter().GetValue(), nanos(m.GetCounter().GetCreatedTimestamp()), describe)
+		b.offer(key, m.GetCounter().GetExemplar())
 	case dto.MetricType_GAUGE:
 		b.set.Gauge(key, m.GetGauge().GetValue(), describe)
 	case dto.MetricType_UNTYPED:
@@ -78,6 +79,7 @@ func (b *Bridge) histogram(key string, f *dto.MetricFamily, p *dto.Histogram, de
 			c.Bounds, c.Counts = append(c.Bounds, bucket.GetUpperBound()), append(c.Counts, bucket.GetCumulativeCount())
 		}
 		b.set.Classic(key, c, describe)
+		b.offer(key, ofBuckets(p)...)
 	case p.GetSchema() < 0:
 		// Said by the set, in its words.
 		b.set.Histogram(key, &bridge.Histogram{Scale: int(p.GetSchema())}, bridge.Shape{}, describe)
@@ -93,7 +95,20 @@ func (b *Bridge) histogram(key string, f *dto.MetricFamily, p *dto.Histogram, de
 			return
 		}
 		b.set.Histogram(key, h, bridge.Shape{Low: low, High: high, Scale: b.options.scale}, describe)
+		if b.offer(key, p.GetExemplars()...); len(p.GetExemplars()) == 0 { // it is classic as well, and keeps them there
+			b.offer(key, ofBuckets(p)...)
+		}
 	}
+}
+
+// ofBuckets are the exemplars of classic buckets.
+func ofBuckets(p *dto.Histogram) (list []*dto.Exemplar) {
+	for _, bucket := range p.GetBucket() {
+		if x := bucket.GetExemplar(); x != nil {
+			list = append(list, x)
+		}
+	}
+	return list
 }
 
 // fill lays the spans of a native histogram out as buckets without gaps, of the scale that is asked for where the schema is

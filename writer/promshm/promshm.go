@@ -14,7 +14,8 @@
 //
 // Names, help and labels stay as they are, units become UCUM's; a histogram that is native and classic is recorded as the
 // native one. A _sum that falls, as negative observations make it, is a gauge from then on. An observation of NaN is in no
-// bucket, and a sum that is NaN or infinite is not brought. Exemplars are left out. A series that is no longer gathered is
+// bucket, and a sum that is NaN or infinite is not brought. Exemplars with a label trace_id (or traceID; and span_id, spanID) of hexadecimal
+// digits are offered to the series, oldest first and each once; of a classic histogram, to the bucket. A series that is no longer gathered is
 // retired, and is another one when it comes back.
 //
 // # What is exact
@@ -61,6 +62,7 @@ type Bridge struct {
 	key     []byte
 	hist    bridge.Histogram
 	old     bridge.Classic
+	traced  []bridge.Exemplar
 	stopped bool
 
 	loop bridge.Loop

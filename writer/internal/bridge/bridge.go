@@ -39,6 +39,7 @@ type Stats struct {
 	Conflicts   uint64 // another series has the same name and labels already
 	Rejected    uint64 // points, not series, that can't be: a counter of NaN, infinity or less than 0
 	Rescaled    uint64 // histograms that went on as a new series, of a lower scale, because the points' scale fell
+	Untraced    uint64 // exemplars, not series, without a trace id that is one, or a time
 	Coarse      uint64 // points, not series, of histograms whose zero bucket is wider than ours: what it holds is in our zero bucket
 }
 
@@ -46,6 +47,7 @@ type Stats struct {
 type stats struct {
 	series                                                      atomic.Int64
 	dropped, unsupported, conflicts, rejected, rescaled, coarse atomic.Uint64
+	untraced                                                    atomic.Uint64
 }
 
 // Set is the series of one bridge, by a key of its own making. One goroutine at a time uses it; Stats and Err any.
@@ -76,7 +78,9 @@ type entry struct {
 	handles  []interface{ Retire() }
 	lost     bool // a handle found no room
 	describe Series
-	start    int64 // of the point, unix ns; 0: unknown
+	start    int64                               // of the point, unix ns; 0: unknown
+	newest   int64                               // exemplar offered, unix ns
+	offer    func(v float64, ex writer.Exemplar) // nil: it may have none
 
 	count   count
 	amount  amount
@@ -121,7 +125,7 @@ func (s *Set[K]) End(whole bool) {
 // Stats may be called at any time, by any goroutine.
 func (s *Set[K]) Stats() Stats {
 	return Stats{Series: int(s.stats.series.Load()), Dropped: s.stats.dropped.Load(), Unsupported: s.stats.unsupported.Load(), Conflicts: s.stats.conflicts.Load(),
-		Rejected: s.stats.rejected.Load(), Rescaled: s.stats.rescaled.Load(), Coarse: s.stats.coarse.Load()}
+		Rejected: s.stats.rejected.Load(), Rescaled: s.stats.rescaled.Load(), Coarse: s.stats.coarse.Load(), Untraced: s.stats.untraced.Load()}
 }
 
 // Err is the first thing that could not be brought, nil if all was.
@@ -281,6 +285,7 @@ func (s *Set[K]) Counter(key K, total uint64, start int64, describe func() Serie
 	}
 	if fresh {
 		e.count.h = register(s, e, "", (*writer.Writer).Counter)
+		e.offer = e.count.h.MergeExemplar
 	}
 	e.count.to(total, e.restarted(start))
 }
@@ -292,7 +297,8 @@ func (s *Set[K]) FloatCounter(key K, total float64, start int64, describe func()
 		return
 	}
 	if fresh {
-		e.amount.add = register(s, e, "", (*writer.Writer).FloatCounter).Merge
+		h := register(s, e, "", (*writer.Writer).FloatCounter)
+		e.amount.add, e.offer = h.Merge, h.MergeExemplar
 	}
 	if !isTotal(total) {
 		s.fail(&s.stats.rejected, "bridge: series %q: want a total that is finite and not negative, got %g", e.describe.Name, total)

@@ -87,6 +87,7 @@ func (s *Set[K]) registerClassic(e *entry, bounds, quantiles []float64, buckets 
 	for _, b := range append(slices.Clone(bounds), math.Inf(1)) {
 		c.buckets = append(c.buckets, count{h: register(s, e, "_bucket", (*writer.Writer).Counter, writer.Label("le", number(b)))})
 	}
+	e.offer = c.offer
 }
 
 // number is a bound or quantile as Prometheus writes it.

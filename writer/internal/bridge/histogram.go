@@ -98,9 +98,11 @@ func (s *Set[K]) registerHistogram(e *entry, shape Shape) {
 	h.r.Scale = shape.Scale
 	if e.form == formIntHistogram {
 		h.ints = register(s, e, "", (*writer.Writer).IntHistogram, buckets, scale)
+		e.offer = h.ints.MergeExemplar
 		return
 	}
 	h.floats = register(s, e, "", (*writer.Writer).Histogram, buckets, scale)
+	e.offer = h.floats.MergeExemplar
 	e.amount.add = func(v float64) {
 		if v == 0 && h.pending.Zero == 0 && len(h.pending.Buckets) == 0 {
 			return
