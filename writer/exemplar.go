@@ -74,7 +74,7 @@ func (o *offered) takes(at *place, v float64) bool {
 // offer leaves an exemplar of a record of v, which was recorded. It allocates nothing, waits for nobody and reads no clock.
 func (s *series) offer(v float64, ex *Exemplar) {
 	at := s.place.Load()
-	if at == nil || at.ring == nil || !s.offered.takes(at, v) || ex.TraceID == [16]byte{} {
+	if at == nil || at.ring == nil || ex.TraceID == [16]byte{} || !s.offered.takes(at, v) {
 		return
 	}
 	x := layout.Exemplar{Series: at.index, Generation: at.generation, Value: v, TraceID: ex.TraceID, SpanID: ex.SpanID}

@@ -143,6 +143,9 @@ func TestExemplarsTaken(t *testing.T) {
 	clock.advance(time.Second)
 	w.Tick()
 	busy.RecordExemplar(0.5, traced(2))
+	h.RecordExemplar(100, Exemplar{}) // takes nobody's turn
+	offer(0.5)
+	wantValues(t, "behind one without a trace", load(t, segmentFiles(t, o.Dir)[0]).values("h"), 5, 7, 8, 2, 4, 0.5)
 	wantValues(t, "a row of 10 s", load(t, segmentFiles(t, o.Dir)[0]).values("busy"), 0.5)
 
 	// A series that is offered a million in a row takes few of them, and the greatest is there.

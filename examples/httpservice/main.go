@@ -1,5 +1,6 @@
 // Command httpservice is a small key-value store over HTTP that records what it does through shared
 // memory: requests by route, method and status, requests in flight, a latency histogram and response bytes by route.
+// Of requests with a sampled traceparent header, the slowest of each row leave their trace as exemplars.
 // It serves no metrics itself; a reader of the store does that, while it lives and after it died.
 //
 //	httpservice -listen 127.0.0.1:8080

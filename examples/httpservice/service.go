@@ -119,7 +119,9 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.active.Inc()
 	answer := &answer{ResponseWriter: w, code: http.StatusOK}
 	defer func() { // also when the handler panics: net/http recovers
-		r.latency.Record(time.Since(start).Seconds())
+		ex := traceOf(req.Header)
+		ex.Time = start
+		r.latency.RecordExemplar(time.Since(start).Seconds(), ex)
 		r.bytes.Add(answer.bytes)
 		r.classes[min(answer.code/100, 5)].Inc() // a nil counter, for 1xx, records nowhere
 		r.active.Dec()
