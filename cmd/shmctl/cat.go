@@ -31,12 +31,15 @@ func catVerb() *verb {
 	return &verb{
 		Command: &cli.Command{
 			Name:      "cat",
-			Usage:     "print the rows of a series",
+			Usage:     "print the rows of a series, or its exemplars",
 			ArgsUsage: "SEGMENT SERIES...",
 			Description: "Rows come oldest first, straight from the segment's ring, table by table. Counts, sums and buckets are cumulative\n" +
 				"since birth; a stat's min and max, and a histogram's p50, p90 and p99, are those of the row's own window. SERIES is a\n" +
 				"name, in which * and ? stand for text, or name{label=\"value\"}. The last row of a writer that died is made from its live\n" +
-				"cells and says so: estimated.",
+				"cells and says so: estimated.\n" +
+				"\n" +
+				"With --exemplars, what is printed instead is the traces that single records were left with, those that are still there:\n" +
+				"the newest of all series share one ring.",
 			Flags: []cli.Flag{
 				storeFlag(), jsonFlag(),
 				&cli.StringFlag{Name: "tier", Usage: "by its number, or its step such as 10s: `TIER`", Value: "0"},
@@ -45,6 +48,7 @@ func catVerb() *verb {
 				&cli.StringFlag{Name: "from", Usage: "only rows from this `TIME` on, RFC 3339 or unix seconds"},
 				&cli.StringFlag{Name: "to", Usage: "only rows until this `TIME`"},
 				&cli.IntFlag{Name: "last", Aliases: []string{"n"}, Usage: "only the last `N` rows"},
+				&cli.BoolFlag{Name: "exemplars", Usage: "exemplars instead of rows; --json prints those of show"},
 				&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "wait for new rows until the writer ends"},
 			},
 			Action: catAction,
@@ -54,6 +58,7 @@ func catVerb() *verb {
 			"shmctl cat forwarder/eth0 rx_packets_total --since 30s",
 			"shmctl cat 7f3a 'latency*' --tier 10s --format csv > latency.csv",
 			"shmctl cat -f -n 1 checkout 'http_requests_total{method=\"GET\"}' --json",
+			"shmctl cat --exemplars checkout 'http_server_request_duration_seconds' # the traces of slow requests",
 		},
 		complete: func(c *completion) []candidate {
 			switch c.flag {
@@ -89,6 +94,8 @@ func catAction(c *cli.Context) error {
 		return usagef(c, "format: want text or csv, got %q", f)
 	case c.Int("last") < 0:
 		return usagef(c, "last: want 0 or more rows, got %d", c.Int("last"))
+	case c.Bool("exemplars") && c.IsSet("tier"):
+		return usagef(c, "exemplars: want no --tier with it: they are of none")
 	case c.IsSet("since") && (c.IsSet("from") || c.Duration("since") <= 0):
 		return usagef(c, "since: want a duration above 0, without from, got %v", c.Duration("since"))
 	}
@@ -107,6 +114,9 @@ func catAction(c *cli.Context) error {
 	defer v.Close()
 	if list, err = oneIncarnation(list, c.Args().First()); err != nil {
 		return err
+	}
+	if c.Bool("exemplars") {
+		return catExemplars(c, v, list, picks, begin, end)
 	}
 	cursors, err := cursorsOf(c, list, picks)
 	if err != nil {

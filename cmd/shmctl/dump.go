@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var dumpSections = []string{"superblock", "sections", "tables", "source", "control", "series", "lanes", "rows"}
+var dumpSections = []string{"superblock", "sections", "tables", "source", "control", "series", "lanes", "rows", "exemplars"}
 
 func dumpVerb() *verb {
 	return &verb{
@@ -23,7 +23,7 @@ func dumpVerb() *verb {
 			Usage:     "print a segment's bytes, field by field",
 			ArgsUsage: "SEGMENT",
 			Description: "Prints offset, size, field and value in the order of FORMAT.md, from a private copy of each structure. Free\n" +
-				"descriptors and slots without a row are left out. A file that is no good is printed as far as it goes; what is\n" +
+				"descriptors and slots without a row or an exemplar are left out. A file that is no good is printed as far as it goes; what is\n" +
 				"wrong with it goes to standard error.",
 			Flags: []cli.Flag{
 				storeFlag(), jsonFlag(),
@@ -208,6 +208,9 @@ func (d *dumper) dump() error {
 		return errors.Join(wrong, err)
 	}
 	if err := d.rows(); err != nil {
+		return errors.Join(wrong, err)
+	}
+	if err := d.exemplars(); err != nil {
 		return errors.Join(wrong, err)
 	}
 	return errors.Join(wrong, d.err)
@@ -459,6 +462,46 @@ func (d *dumper) rows() error {
 					return d.err
 				}
 			}
+		}
+	}
+	return d.err
+}
+
+func (d *dumper) exemplars() error {
+	if !d.wants("exemplars") {
+		return d.err
+	}
+	names := map[uint32]string{}
+	for i := range d.heads {
+		names[uint32(d.heads[i].Index)] = seriesText(d.heads[i].Name, d.heads[i].Labels)
+	}
+	for slot := range uint64(d.h.Exemplars.Count) {
+		at := d.h.Exemplars.Offset + slot*uint64(d.h.Exemplars.ElementSize)
+		w, err := d.words(at, layout.ExemplarSize)
+		if err != nil {
+			return err
+		}
+		x := *layout.View[layout.Exemplar](w, 0)
+		if x.Seq == 0 {
+			continue
+		}
+		verdict := layout.ExemplarBad // a number that does not belong into this slot
+		if n := x.Number(); n > 0 && d.h.ExemplarSlot(n) == slot {
+			_, verdict = layout.DecodeExemplar(w, d.h.ExemplarIdentity(), n)
+		}
+		fields := structFields(fmt.Sprintf("exemplars.slot%d", slot), at, &x)
+		for i := range fields {
+			switch name := fields[i].Field; {
+			case strings.HasSuffix(name, ".seq") && verdict != layout.ExemplarAwaited:
+				fields[i].Note = fmt.Sprintf("number %d, %v", x.Number(), verdict)
+			case strings.HasSuffix(name, ".seq"):
+				fields[i].Note = fmt.Sprintf("number %d, its writer is inside, or died inside", x.Number())
+			case strings.HasSuffix(name, ".series"):
+				fields[i].Note = names[x.Series]
+			}
+		}
+		if d.put("exemplars", fields...); d.err != nil {
+			return d.err
 		}
 	}
 	return d.err

@@ -26,6 +26,7 @@ func TestDumpNamesAreTheSpecs(t *testing.T) {
 		"TableControl": structFields("x", 0, &layout.TableControl{}),
 		"Series":       structFields("x", 0, &layout.Series{}),
 		"Row":          structFields("x", 0, &layout.RowHeader{}),
+		"Exemplar":     structFields("x", 0, &layout.Exemplar{}),
 	} {
 		_, table, ok := strings.Cut(string(spec), "<!-- struct "+name+" ")
 		if !ok {

@@ -80,10 +80,14 @@ func wordField(name string, off uint64, v reflect.Value) field {
 		}
 		return f
 	}
+	if v.CanFloat() {
+		f.Value = number(v.Float(), false)
+		return f
+	}
 	n := v.Uint()
 	f.Value = n
 	switch last {
-	case "magic", "checksum", "compat", "incompat":
+	case "magic", "checksum", "check", "compat", "incompat":
 		f.Value = fmt.Sprintf("%#x", n)
 	case "kind":
 		f.Note = layout.Kind(n).String()

@@ -165,6 +165,7 @@ var varying = []struct{ is, as string }{
 	{`shmts-go [\w.-]+`, "shmts-go VERSION"},
 	{`("id": )"[0-9a-f]{32}"`, `${1}"ID"`},
 	{`"age_seconds":[0-9.e+]+`, `"age_seconds":N`},
+	{` +\d+(y|d)\d\d+[dh]  `, "  AGE  "},
 }
 
 func golden(t *testing.T, name, got string) {
@@ -225,7 +226,11 @@ func closedSegment(t testing.TB, store, job, instance string, digit byte) {
 			wait.Record(float64(i+1) / 4)
 		}
 		for j := range 10 {
-			latency.Record(float64(i+j+1) / 512)
+			ex := writer.Exemplar{SpanID: [8]byte{7: byte(j)}, Time: time.Unix(0, birth+now+int64(j))}
+			if j%9 == 0 {
+				ex.TraceID = [16]byte{0: byte(i), 15: byte(j + 1)}
+			}
+			latency.RecordExemplar(float64(i+j+1)/512, ex)
 		}
 		now += int64(time.Second)
 		w.Tick()

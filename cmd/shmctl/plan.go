@@ -24,7 +24,7 @@ type planJSON struct {
 }
 
 type planSectionJSON struct {
-	Name   string `json:"name" doc:"header, control, series, heap, lanes, rows, padding"`
+	Name   string `json:"name" doc:"header, control, series, heap, lanes, rows, exemplars, padding"`
 	Offset uint64 `json:"offset"`
 	Bytes  uint64 `json:"bytes" doc:"with what rounds it up to the next section"`
 	Count  uint32 `json:"count" doc:"elements"`
@@ -75,7 +75,7 @@ func planVerb() *verb {
 				"      histograms: 10\n" +
 				"      buckets: 80\n" +
 				"\n" +
-				"Further keys: attributes, owned_lanes, heap_bytes, descriptors; of a table: scalars (counters, updowns or gauges,\n" +
+				"Further keys: attributes, owned_lanes, heap_bytes, descriptors, exemplars; of a table: scalars (counters, updowns or gauges,\n" +
 				"whichever come) and updowns.\n" +
 				"\n" + aboutArchivePlan,
 			Flags: append([]cli.Flag{jsonFlag(),
@@ -93,6 +93,7 @@ func planVerb() *verb {
 				&cli.IntFlag{Name: "owned-lanes", Usage: "`N` lanes for single writers"},
 				&cli.IntFlag{Name: "descriptors", Usage: "`N` series descriptors in all"},
 				&cli.IntFlag{Name: "heap", Usage: "`BYTES` for names, units, help and labels"},
+				&cli.IntFlag{Name: "exemplars", Usage: "`N` slots for exemplars, rounded up to a power of two; 64 unless given"},
 				&cli.IntFlag{Name: "max-bytes", Usage: "shorten rings to fit in `BYTES`"},
 				&cli.BoolFlag{Name: "sampled", Usage: "a segment that never ticks: no tiers, a daemon samples it"},
 				&cli.StringFlag{Name: "job", Usage: "the header holds it: `NAME`", Value: "job"},
@@ -165,8 +166,8 @@ var shapeFlags = []string{"series", "counters", "updowns", "gauges", "stats", "h
 func planFlags(c *cli.Context) (writer.Options, error) {
 	o := writer.Options{Job: c.String("job"), Instance: c.String("instance"), Series: c.Int("series"), Histograms: given(c, "histograms"),
 		Stats: given(c, "stats"), Buckets: c.Int("buckets"), Descriptors: c.Int("descriptors"), HeapBytes: c.Int("heap"),
-		OwnedLanes: given(c, "owned-lanes"), MaxBytes: c.Int("max-bytes"), Sampled: c.Bool("sampled")}
-	for _, f := range append([]string{"owned-lanes", "descriptors", "heap", "max-bytes"}, shapeFlags...) {
+		OwnedLanes: given(c, "owned-lanes"), MaxBytes: c.Int("max-bytes"), Sampled: c.Bool("sampled"), Exemplars: given(c, "exemplars")}
+	for _, f := range append([]string{"owned-lanes", "descriptors", "heap", "max-bytes", "exemplars"}, shapeFlags...) {
 		if _, isInt := findFlag(c.Command, f).(*cli.IntFlag); isInt && c.Int(f) < 0 {
 			return o, usagef(c, "%s: want 0 or more, got %d", f, c.Int(f))
 		}
@@ -265,7 +266,7 @@ func parseTiers(words []string) (tiers []writer.Tier, err error) {
 }
 
 func planFile(c *cli.Context) (writer.Options, error) {
-	for _, f := range append([]string{"descriptors", "heap", "owned-lanes"}, shapeFlags...) {
+	for _, f := range append([]string{"descriptors", "heap", "owned-lanes", "exemplars"}, shapeFlags...) {
 		if c.IsSet(f) {
 			return writer.Options{}, usagef(c, "want either --schema or --%s, got both", f)
 		}
@@ -308,12 +309,16 @@ const maxSchema = 1 << 20
 func planOf(h *layout.Header, processes int) planJSON {
 	p := planJSON{TotalBytes: h.TotalSize, Processes: processes, HostBytes: h.TotalSize * uint64(processes), Series: h.Series.Count}
 	p.Sections = []planSectionJSON{{Name: "header", Bytes: uint64(h.HeaderSize), Count: h.SectionCount}}
-	for _, s := range []layout.Section{h.Control, h.Series, h.Heap, h.Lanes, h.Rows} {
+	sections, end := []layout.Section{h.Control, h.Series, h.Heap, h.Lanes, h.Rows}, h.Rows.Offset+h.Rows.Length
+	if h.Exemplars.Count > 0 {
+		sections, end = append(sections, h.Exemplars), h.Exemplars.Offset+h.Exemplars.Length
+	}
+	for _, s := range sections {
 		last := &p.Sections[len(p.Sections)-1]
 		last.Bytes = s.Offset - last.Offset
 		p.Sections = append(p.Sections, planSectionJSON{Name: sectionName(s.Type), Offset: s.Offset, Bytes: s.Length, Count: s.Count})
 	}
-	if end := h.Rows.Offset + h.Rows.Length; end < h.TotalSize {
+	if end < h.TotalSize {
 		p.Sections = append(p.Sections, planSectionJSON{Name: "padding", Offset: end, Bytes: h.TotalSize - end, Count: 1})
 	}
 	for i := range h.Tables {

@@ -19,6 +19,7 @@ type schema struct {
 	Descriptors int               `yaml:"descriptors"`
 	HeapBytes   int               `yaml:"heap_bytes"`
 	OwnedLanes  *int              `yaml:"owned_lanes"`
+	Exemplars   *int              `yaml:"exemplars"`
 	Tables      []schemaTable     `yaml:"tables"`
 }
 
@@ -47,6 +48,11 @@ func parseSchema(b []byte) (writer.Options, error) {
 	if f.OwnedLanes != nil {
 		if o.OwnedLanes = *f.OwnedLanes; o.OwnedLanes == 0 {
 			o.OwnedLanes = -1 // the writer's word for none
+		}
+	}
+	if f.Exemplars != nil {
+		if o.Exemplars = *f.Exemplars; o.Exemplars == 0 {
+			o.Exemplars = -1
 		}
 	}
 	for _, t := range f.Tables {

@@ -21,6 +21,11 @@ type showJSON struct {
 	SkippedSeries uint64       `json:"skipped_series" doc:"descriptors passed over by this look"`
 	Tables        []tableJSON  `json:"tables"`
 	SeriesList    []seriesJSON `json:"series_list" doc:"live and retired"`
+
+	ExemplarsTaken   uint64         `json:"exemplars_taken" doc:"numbers ever given to exemplars"`
+	ExemplarsDropped uint64         `json:"exemplars_dropped" doc:"of those, that found their slot held by another thread"`
+	SkippedExemplars uint64         `json:"skipped_exemplars" doc:"exemplars passed over by this look"`
+	Exemplars        []exemplarJSON `json:"exemplars" doc:"of these series, those that are still there, oldest first"`
 }
 
 type tableJSON struct {
@@ -55,7 +60,7 @@ func showVerb() *verb {
 	return &verb{
 		Command: &cli.Command{
 			Name:      "show",
-			Usage:     "show a segment: its source, tables and series with their values",
+			Usage:     "show a segment: its source, tables and series with their values and exemplars",
 			ArgsUsage: "SEGMENT [SERIES...]",
 			Description: "Of a job or job/instance the newest incarnation is shown. Values are a sample of the live cells while the writer\n" +
 				"lives, and its last row afterwards. SERIES is a name, in which * and ? stand for text, or name{label=\"value\"}.",
@@ -99,6 +104,15 @@ func showAction(c *cli.Context) error {
 	found := 0
 	for i, g := range newest(list) {
 		show := showOf(g, picks, time.Now())
+		if err := v.settle(g); err != nil {
+			return err
+		}
+		for x := range v.exemplars(g, 0) {
+			if picked(picks, x.Series) {
+				show.Exemplars = append(show.Exemplars, exemplarOf(g, x, time.Now()))
+			}
+		}
+		show.countExemplars(v, g)
 		found += len(show.SeriesList)
 		if c.Bool("json") {
 			if err := printJSONLine(c, show); err != nil {
@@ -159,7 +173,7 @@ func newestRow(g *reader.Segment, table int) *reader.Row {
 }
 
 func showOf(g *reader.Segment, picks []pick, now time.Time) showJSON {
-	show := showJSON{segmentJSON: describe(g, now), Writer: g.Writer(), Sampled: g.Sampled(), Epoch: g.Epoch(), SeriesList: []seriesJSON{}}
+	show := showJSON{segmentJSON: describe(g, now), Writer: g.Writer(), Sampled: g.Sampled(), Epoch: g.Epoch(), SeriesList: []seriesJSON{}, Exemplars: []exemplarJSON{}}
 	rows := make([]*reader.Row, len(g.Tables()))
 	for i, t := range g.Tables() {
 		tj := tableJSON{Name: t.Name, Tiers: []tierJSON{}}
@@ -177,6 +191,19 @@ func showOf(g *reader.Segment, picks []pick, now time.Time) showJSON {
 	n := g.Counters()
 	show.SkippedRows, show.SkippedSeries = n.SkippedRows, n.SkippedSeries
 	return show
+}
+
+// countExemplars tells of the ring in which they are: of a shadow's, that of the segment that never ticks.
+func (show *showJSON) countExemplars(v *view, g *reader.Segment) {
+	if g.Shadow() && v.store != nil {
+		for _, of := range v.store.Segments() {
+			if of.ID() == g.ID() && !of.Shadow() {
+				g = of
+			}
+		}
+	}
+	n := g.Counters()
+	show.ExemplarsTaken, show.ExemplarsDropped, show.SkippedExemplars = g.ExemplarHead(), n.ExemplarsDropped, n.SkippedExemplars
 }
 
 func seriesOf(g *reader.Segment, s *reader.Series, row *reader.Row) seriesJSON {
@@ -238,7 +265,8 @@ func printShow(c *cli.Context, g *reader.Segment, show *showJSON) error {
 		count uint64
 	}{{"dropped", show.DroppedSeries}, {"overflow", show.OverflowThreads}, {"rejected", show.RejectedRecords},
 		{"fork losses", show.ForkLosses}, {"epoch", uint64(show.Epoch)},
-		{"skipped rows", show.SkippedRows}, {"skipped series", show.SkippedSeries}} {
+		{"skipped rows", show.SkippedRows}, {"skipped series", show.SkippedSeries},
+		{"exemplars", show.ExemplarsTaken}, {"lost ones", show.ExemplarsDropped}, {"broken ones", show.SkippedExemplars}} {
 		if n.count > 0 {
 			line(n.name, strconv.FormatUint(n.count, 10))
 		}
@@ -272,6 +300,14 @@ func printShow(c *cli.Context, g *reader.Segment, show *showJSON) error {
 		if h := show.SeriesList[i].Help; c.Bool("help-text") && h != "" {
 			fmt.Fprintf(w, "    %s\n", oneLine(h))
 		}
+	}
+	if len(show.Exemplars) > 0 {
+		exemplars := newGrid(exemplarHead...)
+		for i := range show.Exemplars {
+			exemplars.add(show.Exemplars[i].cells()...)
+		}
+		fmt.Fprintln(w)
+		exemplars.print(w)
 	}
 	return nil
 }

@@ -31,6 +31,9 @@ func TestGolden(t *testing.T) {
 		{"cat-all.txt", []string{"cat", "forwarder", "*", "-n", "2"}},
 		{"cat.csv", []string{"cat", "forwarder", "*", "--format", "csv", "--last", "1"}},
 		{"cat.json", []string{"cat", "forwarder", "*", "--json", "--last", "1"}},
+		{"cat-exemplars.txt", []string{"cat", "forwarder", "*", "--exemplars", "-n", "3"}},
+		{"cat-exemplars.csv", []string{"cat", "forwarder", "latency_seconds", "--exemplars", "--format", "csv", "--from", "1700000003.5"}},
+		{"cat-exemplars.json", []string{"cat", "forwarder", "*", "--exemplars", "--json", "--last", "1"}},
 		{"dump.txt", []string{"dump", "7000"}},
 		{"dump.json", []string{"dump", "7000", "--cells", "--section", "control", "--section", "rows", "--json"}},
 		{"plan.txt", []string{"plan", "--lanes", "4", "--processes", "1000"}},
@@ -551,5 +554,85 @@ func TestSampled(t *testing.T) {
 	out := shmctl(t, store, "rm", "sampled", "--dry-run").ok().out
 	if at := strings.Index(out, "/sampled."); at < 0 || at > strings.Index(out, "/shadow-sampled.") {
 		t.Errorf("want both, the shadow last, got %q", out)
+	}
+}
+
+// Exemplars of a living writer, as they come; of one that never ticks, through its shadow; and those that write leaves.
+func TestExemplars(t *testing.T) {
+	store := newStore(t)
+	const trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	shmctl(t, store, "write", "histogram", "h", "0.5", "0.25", "2", "--job", "w", "--trace", trace, "--span", span).ok()
+	shmctl(t, store, "write", "counter", "c", "3", "--job", "w2").ok()
+	list := decodeLines[exemplarJSON](shmctl(t, store, "cat", "w", "h", "--exemplars", "--json"))
+	if len(list) != 2 || list[0].Value != 0.5 || list[1].Value != 2.0 || list[0].TraceID != trace || list[1].SpanID != span || list[1].Number != 2 || list[0].AgeSeconds < 0 || list[0].AgeSeconds > 600 {
+		t.Errorf("want those of 0.5 and 2, got %+v", list)
+	}
+	shmctl(t, store, "check", "w").ok()
+	show := decode[showJSON](shmctl(t, store, "show", "w", "--json"))
+	if len(show.Exemplars) != 2 || show.ExemplarsTaken != 2 || show.ExemplarsDropped != 0 || show.SkippedExemplars != 0 {
+		t.Errorf("want two taken, got %+v", show)
+	}
+	shmctl(t, store, "show", "w").ok().contains("exemplars    2", trace, span)
+	if o := shmctl(t, store, "show", "w2").ok(); strings.Contains(o.out, "TRACE") {
+		t.Errorf("want nothing of exemplars where there are none, got:\n%s", o.out)
+	}
+	shmctl(t, store, "cat", "w", "nothing", "--exemplars").fails(exitFailed, "no such series")
+	shmctl(t, store, "cat", "w", "h", "--exemplars", "--tier", "1").fails(exitUsage, "want no --tier with it")
+	for _, bad := range [][]string{{"--trace", "xyz"}, {"--trace", trace + "00"}, {"--trace", trace[1:]}, {"--span", span}} {
+		shmctl(t, store, append([]string{"write", "counter", "c", "1"}, bad...)...).fails(exitUsage, strings.TrimPrefix(bad[0], "--"))
+	}
+
+	// A dead thread's slot and a broken one.
+	w, err := writer.Open(writer.Options{Job: "sampled", Instance: "i", Dir: store, Sampled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	h := w.Histogram("h")
+	h.RecordExemplar(0.5, writer.Exemplar{TraceID: [16]byte{1}})
+	shmctl(t, store, "cat", "sampled", "h", "--exemplars").ok().contains("01000000000000000000000000000000")
+	keeper := shadow.New(shadow.Options{Dir: store})
+	defer keeper.Close()
+	s, err := reader.Open(reader.Options{Dir: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Poll(); err != nil {
+		t.Fatal(err)
+	}
+	if err := keeper.Poll(s.Segments()); err != nil {
+		t.Fatal(err)
+	}
+	show = decode[showJSON](shmctl(t, store, "show", "sampled", "--json"))
+	if !strings.Contains(show.Path, "shadow-") || len(show.Exemplars) != 1 || show.ExemplarsTaken != 1 {
+		t.Errorf("want the shadow, with the exemplar of what it stands for, got %+v", show)
+	}
+}
+
+// cat --exemplars --follow prints what comes, once.
+func TestExemplarsFollow(t *testing.T) {
+	store := newStore(t)
+	w, err := writer.Open(writer.Options{Job: "live", Instance: "i", Dir: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.Counter("c")
+	c.AddExemplar(1, writer.Exemplar{TraceID: [16]byte{1}})
+	go func() {
+		for i := range 3 {
+			time.Sleep(300 * time.Millisecond)
+			c.AddExemplar(uint64(i)+10, writer.Exemplar{TraceID: [16]byte{byte(i) + 2}})
+		}
+		w.Close()
+	}()
+	list := decodeLines[exemplarJSON](shmctl(t, store, "cat", "-f", "live", "c", "--exemplars", "--json"))
+	if len(list) != 4 {
+		t.Fatalf("want 4, got %+v", list)
+	}
+	for i, x := range list {
+		if x.Number != uint64(i+1) {
+			t.Errorf("want number %d, got %d", i+1, x.Number)
+		}
 	}
 }

@@ -51,6 +51,8 @@ func writeVerb() *verb {
 				&cli.BoolFlag{Name: "float", Usage: "counters of floats instead of whole numbers"},
 				&cli.StringFlag{Name: "buckets", Usage: "a histogram's range: `LOW:HIGH`", Value: "0.001:1000"},
 				&cli.IntFlag{Name: "scale", Usage: "a histogram's resolution: 2^`N` buckets to a doubling, 0 to 6", Value: 3},
+				&cli.StringFlag{Name: "trace", Usage: "the trace that counter and histogram values belong to, left with them as exemplars: 32 hexadecimal digits: `ID`"},
+				&cli.StringFlag{Name: "span", Usage: "the span in it: 16 hexadecimal digits: `ID`"},
 				&cli.IntFlag{Name: "series", Usage: "with -, room for `N` series", Value: 100},
 			},
 			Action: writeAction,
@@ -58,6 +60,7 @@ func writeVerb() *verb {
 		json: writeJSON{},
 		examples: []string{
 			"shmctl write counter backup_bytes_total 1048576 --job backup --label disk=sda --unit By",
+			"shmctl write histogram backup_duration_seconds 312.5 --job backup --trace \"$TRACE_ID\" --unit s",
 			"shmctl write gauge last_success_timestamp_seconds \"$(date +%s)\" --job backup",
 			"ping -i 1 host | sed -un 's/.*time=\\(.*\\) ms/ping_ms \\1/p' | shmctl write histogram - --buckets 0.1:1000 --unit ms",
 		},
@@ -81,6 +84,7 @@ type recorder struct {
 	low      float64
 	high     float64
 	scale    int
+	trace    writer.Exemplar
 	series   map[string]func(string) error
 	records  uint64
 	rejected uint64
@@ -113,6 +117,9 @@ func writeAction(c *cli.Context) error {
 		}
 		o.Tables, o.OwnedLanes, o.NoTicker = []writer.Table{t}, -1, true
 		o.Descriptors, o.HeapBytes = 1, heapFor(c, args[1])
+		if r.trace.TraceID == [16]byte{} {
+			o.Exemplars = -1
+		}
 	}
 	// Look before recording: a value that is none gives birth to nothing.
 	if !lines {
@@ -170,6 +177,10 @@ func recorderOf(c *cli.Context) (*recorder, writer.Options, error) {
 			return nil, o, fmt.Errorf("shmts: instance: %w", err)
 		}
 		o.Instance = host
+	}
+	var err error
+	if r.trace.TraceID, r.trace.SpanID, err = traceOf(c); err != nil {
+		return nil, o, err
 	}
 	low, high, _ := strings.Cut(c.String("buckets"), ":")
 	var lowErr, highErr error
@@ -290,10 +301,10 @@ func (r *recorder) register(kind, text string) (func(string) error, error) {
 	switch {
 	case kind == "counter" && r.float:
 		h := r.w.FloatCounter(name, options...)
-		put = func(f float64, _ int64, _ uint64) { h.Add(f) }
+		put = func(f float64, _ int64, _ uint64) { h.AddExemplar(f, r.exemplar()) }
 	case kind == "counter":
 		h := r.w.Counter(name, options...)
-		put = func(_ float64, _ int64, u uint64) { h.Add(u) }
+		put = func(_ float64, _ int64, u uint64) { h.AddExemplar(u, r.exemplar()) }
 	case kind == "updown":
 		h := r.w.UpDownCounter(name, options...)
 		put = func(_ float64, i int64, _ uint64) { h.Add(i) }
@@ -305,7 +316,7 @@ func (r *recorder) register(kind, text string) (func(string) error, error) {
 		put = func(f float64, _ int64, _ uint64) { h.Record(f) }
 	case kind == "histogram":
 		h := r.w.Histogram(name, append(options, writer.Buckets(r.low, r.high), writer.Scale(r.scale))...)
-		put = func(f float64, _ int64, _ uint64) { h.Record(f) }
+		put = func(f float64, _ int64, _ uint64) { h.RecordExemplar(f, r.exemplar()) }
 	default:
 		return nil, fmt.Errorf("shmts: kind: want one of %s, got %q", strings.Join(kinds, ", "), kind)
 	}
@@ -320,6 +331,13 @@ func (r *recorder) register(kind, text string) (func(string) error, error) {
 		}
 		return err
 	}, nil
+}
+
+// exemplar is of a record made now, in the trace that was given.
+func (r *recorder) exemplar() writer.Exemplar {
+	ex := r.trace
+	ex.Time = time.Now()
+	return ex
 }
 
 // readLines records line after line until the input ends, or the user ends it.
