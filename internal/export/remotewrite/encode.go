@@ -55,9 +55,11 @@ const staleNaN = 0x7ff0000000000002
 
 // shard is one request in the making. A series is always in the same one, as long as there are as many shards.
 type shard struct {
-	symbols []byte // the request's fields of symbols
-	series  []byte // and of time series
-	points  int    // samples and histograms
+	symbols []byte   // the request's fields of symbols
+	layers  []*layer // of time series, the first of which are used
+	used    int
+	points  int // samples and histograms of all layers
+	size    int // bytes of all layers
 
 	ids  map[string]uint32 // of symbols
 	refs map[*schema]*refs
@@ -70,8 +72,32 @@ type shard struct {
 	batch    uint64 // counts requests
 	body     []byte // the request, compressed, when it was sent once
 	scratch  []byte
-	v1       bool // what body is
+	ready    bool // body holds what is to be sent: as 2.0, or a layer as 1.0
+	v1       bool
+	sent     int // layers that are done with, in 1.0
 	attempts int
+}
+
+// A layer holds at most one sample of each series: the first of the batch, the second. A request of 2.0 is all of them together, since its
+// receiver takes each sample by itself. In 1.0 each is a request: there a receiver such as Prometheus refuses all of a
+// request if it refuses one sample of it, and it refuses what it has already unless that is a series' newest. So a request that is
+// repeated, after an answer was lost or by another daemon of the same host, does no harm.
+type layer struct {
+	series []byte
+	points int
+}
+
+func newShard() *shard {
+	return &shard{ids: map[string]uint32{}, refs: map[*schema]*refs{}}
+}
+
+// layer is the n-th.
+func (s *shard) layer(n int) *layer {
+	for len(s.layers) <= n {
+		s.layers = append(s.layers, &layer{})
+	}
+	s.used = max(s.used, n+1)
+	return s.layers[n]
 }
 
 // refs are the numbers in a request of a schema's symbols; 0: none yet, but for the first, the empty one.
@@ -80,16 +106,21 @@ type refs struct {
 	ids   []uint32
 }
 
-func newShard() *shard {
-	return &shard{ids: map[string]uint32{}, refs: map[*schema]*refs{}}
-}
+// maxLayers bounds those that a shard has memory for.
+const maxLayers = 64
 
 // maxRefs bounds the schemas that a shard has memory for.
 const maxRefs = 256
 
 func (s *shard) reset() {
-	s.symbols, s.series, s.body = s.symbols[:0], s.series[:0], s.body[:0]
-	s.points, s.attempts = 0, 0
+	for _, l := range s.layers[:s.used] {
+		l.series, l.points = l.series[:0], 0
+	}
+	if len(s.layers) > maxLayers {
+		s.layers = s.layers[:maxLayers]
+	}
+	s.symbols, s.ready = s.symbols[:0], false
+	s.used, s.points, s.size, s.sent, s.attempts = 0, 0, 0, 0, 0
 	s.schema, s.of, s.source = nil, nil, nil
 	clear(s.ids)
 	s.batch++
@@ -148,8 +179,8 @@ func (s *shard) use(sc *schema, src *source) {
 }
 
 // begin begins a time series: its labels.
-func (s *shard) begin(m *metric) (b []byte, body int) {
-	b, body = pbwire.Open(s.series, requestTimeseries)
+func (s *shard) begin(l *layer, m *metric) (b []byte, body int) {
+	b, body = pbwire.Open(l.series, requestTimeseries)
 	b, packed := pbwire.Open(b, seriesLabels)
 	for k := 0; k < len(m.labels); k++ {
 		if n := m.labels[k]; n < 0 {
@@ -163,7 +194,7 @@ func (s *shard) begin(m *metric) (b []byte, body int) {
 }
 
 // end ends it: its metadata.
-func (s *shard) end(b []byte, body int, m *metric) {
+func (s *shard) end(l *layer, b []byte, body int, m *metric) {
 	b, meta := pbwire.Open(b, seriesMetadata)
 	b = pbwire.Varint(b, metadataType, uint64(m.typ))
 	if ref := s.ref(m.help); ref != 0 {
@@ -172,7 +203,11 @@ func (s *shard) end(b []byte, body int, m *metric) {
 	if ref := s.ref(m.unit); ref != 0 {
 		b = pbwire.Varint(b, metadataUnit, uint64(ref))
 	}
-	s.series = pbwire.Shut(pbwire.Shut(b, meta), body)
+	before := len(l.series)
+	l.series = pbwire.Shut(pbwire.Shut(b, meta), body)
+	l.points++
+	s.points++
+	s.size += len(l.series) - before
 }
 
 // sample appends a float; start 0: it has none.
@@ -306,16 +341,17 @@ func (e *Encoder) add(src *export.Source, row *export.Row, end bool, at export.C
 		e.left += len(metrics)
 		return at, true
 	}
+	level := e.level(s, row.Table)
 	room := func() bool { return e.points == 0 || !e.Full() }
 	if at.Metric == 0 { // target_info is in front of the rest
 		if !room() {
 			return at, false
 		}
-		e.addTarget(s, row, time, end)
+		e.addTarget(s, row, level, time, end)
 		at.Metric++
 	}
 	var v reader.Value
-	of, prefix := int32(-1), false
+	of, prefix, top := int32(-1), false, level
 	for ; at.Metric <= len(metrics); at.Metric++ {
 		if !room() {
 			break
@@ -332,7 +368,7 @@ func (e *Encoder) add(src *export.Source, row *export.Row, end bool, at export.C
 		last := at.Metric == len(metrics) || metrics[at.Metric].series != m.series
 		if !ok || v.Kind == reader.Gauge && v.Unset {
 			if (end || ok || row.Gone(i)) && src.Seen.Has(i) {
-				e.addStale(s, m, time)
+				e.addStale(s, m, level, time)
 				if last && !end {
 					src.Seen.Clear(i)
 				}
@@ -343,8 +379,10 @@ func (e *Encoder) add(src *export.Source, row *export.Row, end bool, at export.C
 			e.cumulate(&v)
 			prefix = true
 		}
-		e.addValue(src, s, m, row, time, &v)
+		top = max(top, e.addValue(src, s, m, row, level, time, &v))
 	}
+	s.sent.levels[row.Table] = top + 1
+	s.life.top = max(s.life.top, top+1)
 	if e.points > began {
 		s.sent.last = max(s.sent.last, time)
 	}
@@ -379,35 +417,45 @@ func (e *Encoder) cumulate(v *reader.Value) {
 	e.prefix = append(e.prefix, n+v.Above)
 }
 
+// level is the layer that is next for a row of a table. Where there are several segments of one source, they are one after the other.
+func (e *Encoder) level(s *source, table int) int {
+	l, mine := s.life, s.sent
+	if l.batch != e.batch {
+		l.batch, l.base, l.top, l.of = e.batch, 0, 0, mine
+		clear(mine.levels)
+	}
+	if l.of != mine {
+		l.base, l.of = l.top, mine
+		clear(mine.levels)
+	}
+	return max(l.base, mine.levels[table])
+}
+
 // open finds a metric's shard and begins its time series.
-func (e *Encoder) open(s *source, sc *schema, m *metric) (sh *shard, b []byte, body int) {
+func (e *Encoder) open(s *source, sc *schema, m *metric, level int) (sh *shard, l *layer, b []byte, body int) {
 	sh = e.shards[0]
 	if e.used > 1 {
 		h := (m.hash ^ s.hash) * 0x9e3779b97f4a7c15
 		sh = e.shards[h>>32%uint64(e.used)]
 	}
 	sh.use(sc, s)
-	b, body = sh.begin(m)
-	return sh, b, body
+	l = sh.layer(level)
+	b, body = sh.begin(l, m)
+	e.points++
+	return sh, l, b, body
 }
 
-func (e *Encoder) count(sh *shard, points int) {
-	sh.points += points
-	e.points += points
-}
-
-func (e *Encoder) addStale(s *source, m *metric, time int64) {
+func (e *Encoder) addStale(s *source, m *metric, level int, time int64) {
 	if m.kind == reader.Stat && m.part <= partMax && !s.recorded.Has(int(m.series)) {
 		return // it never had one
 	}
-	sh, b, body := e.open(s, s.schema, m)
+	sh, l, b, body := e.open(s, s.schema, m, level)
 	if m.part == partHistogram {
 		b = staleHistogram(b, time)
 	} else {
 		b = sample(b, staleNaN, time, 0)
 	}
-	sh.end(b, body, m)
-	e.count(sh, 1)
+	sh.end(l, b, body, m)
 }
 
 // zeroAt is when, ms, a series that goes up was 0, if that is to be said before a row of it at time; else 0.
@@ -426,7 +474,8 @@ func (e *Encoder) zeroAt(s *source, m *metric, row *export.Row, time int64) int6
 // not sent say that it is not the life's beginning that goes out, and receivers refuse what is old.
 const zeroWithin = 5 * 60_000
 
-func (e *Encoder) addValue(src *export.Source, s *source, m *metric, row *export.Row, time int64, v *reader.Value) {
+// addValue puts what a row says of a metric into a layer, and behind a 0 that is to be said before into the next one: it answers which.
+func (e *Encoder) addValue(src *export.Source, s *source, m *metric, row *export.Row, level int, time int64, v *reader.Value) int {
 	i := int(m.series)
 	adds := m.typ != typeGauge // goes up from its start
 	var zero, start int64
@@ -438,17 +487,15 @@ func (e *Encoder) addValue(src *export.Source, s *source, m *metric, row *export
 	}
 	if m.part == partHistogram {
 		r := src.Series[i].Buckets
-		sh, b, body := e.open(s, s.schema, m)
-		n := 1
 		if zero != 0 {
-			b = native(b, r, nil, zero, 0, resetYes)
-			n++
+			sh, l, b, body := e.open(s, s.schema, m, level)
+			sh.end(l, native(b, r, nil, zero, 0, resetYes), body, m)
+			level++
 		}
-		b = native(b, r, v, time, start, 0)
-		sh.end(b, body, m)
-		e.count(sh, n)
+		sh, l, b, body := e.open(s, s.schema, m, level)
+		sh.end(l, native(b, r, v, time, start, 0), body, m)
 		src.Seen.Set(i)
-		return
+		return level
 	}
 	f := v.Float
 	switch m.part {
@@ -477,36 +524,34 @@ func (e *Encoder) addValue(src *export.Source, s *source, m *metric, row *export
 	bits := math.Float64bits(f)
 	if v.Kind == reader.Stat && math.IsNaN(f) {
 		if v.Count == 0 || m.part == partValue {
-			return // nothing was recorded yet
+			return level // nothing was recorded yet
 		}
 		bits = staleNaN // in this time nothing
 	}
 	if v.Kind == reader.Stat && m.part == partValue {
 		s.recorded.Set(i)
 	}
-	sh, b, body := e.open(s, s.schema, m)
-	n := 1
 	if zero != 0 {
-		b = sample(b, 0, zero, 0)
-		n++
+		sh, l, b, body := e.open(s, s.schema, m, level)
+		sh.end(l, sample(b, 0, zero, 0), body, m)
+		level++
 	}
-	b = sample(b, bits, time, start)
-	sh.end(b, body, m)
-	e.count(sh, n)
+	sh, l, b, body := e.open(s, s.schema, m, level)
+	sh.end(l, sample(b, bits, time, start), body, m)
 	src.Seen.Set(i)
+	return level
 }
 
 // addTarget puts target_info beside the rows of one of the source's tables.
-func (e *Encoder) addTarget(s *source, row *export.Row, time int64, end bool) {
+func (e *Encoder) addTarget(s *source, row *export.Row, level int, time int64, end bool) {
 	if s.target == nil || row.Table != s.targetTable || time <= s.life.target {
 		return
 	}
 	s.life.target = time
-	sh, b, body := e.open(s, s.own, s.target)
+	sh, l, b, body := e.open(s, s.own, s.target, level)
 	bits := math.Float64bits(1)
 	if end {
 		bits = staleNaN
 	}
-	sh.end(sample(b, bits, time, 0), body, s.target)
-	e.count(sh, 1)
+	sh.end(l, sample(b, bits, time, 0), body, s.target)
 }

@@ -18,10 +18,16 @@ import (
 	"github.com/shmts/shmts/writer"
 )
 
-// one is a world with two points to send, of one counter.
+// one is a world with two points to send: in 2.0 of one counter, in 1.0, where that would be two requests, of two gauges.
 func one(t *testing.T, o Options, r *receiver) *world {
 	w := newWorld(t, o, start(t, r))
-	w.writer(writer.Options{Job: "j", Instance: "i"}).Counter("c").Add(7)
+	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	if o.Message == MessageV1 {
+		wr.Gauge("a").Set(1)
+		wr.Gauge("b").Set(1)
+	} else {
+		wr.Counter("c").Add(7)
+	}
 	w.run(10 * time.Second)
 	return w
 }
@@ -128,7 +134,7 @@ func TestFailures(t *testing.T) {
 				requests, lines = 2, onePoint
 				outcome[export.OutcomeRetry], outcome[export.OutcomeOK] = 1, 1
 			case "fallen back":
-				requests, lines = 2, split(asV1(strings.Join(onePoint, "\n")))
+				requests, lines = 3, split(asV1(strings.Join(onePoint, "\n")))
 				outcome[export.OutcomeOK] = 1
 			case refused:
 				outcome[export.OutcomeRefused] = 1
@@ -276,6 +282,45 @@ func TestFallBackEnds(t *testing.T) {
 	}
 }
 
+// In 1.0 a request holds one sample of each series: so one that is repeated is not refused, and of one that is, nothing else goes with it.
+func TestLayers(t *testing.T) {
+	r := &receiver{}
+	w := newWorld(t, Options{Message: MessageV1}, start(t, r))
+	for _, i := range []string{"a", "b", "a"} { // the third one follows the first
+		wr := w.writer(writer.Options{Job: "j", Instance: i})
+		wr.Counter("c").Add(1)
+		wr.Gauge("g").Set(1)
+		wr.Histogram("h", writer.Buckets(1, 2)).Record(1.5)
+		w.run(30 * time.Second)
+		wr.Close()
+		w.ws = nil
+	}
+	w.flush()
+	for _, lines := range r.each {
+		seen := map[string]bool{}
+		for _, l := range lines {
+			name, _, _ := strings.Cut(l, " ")
+			if seen[name] {
+				t.Errorf("%s twice in a request: %q", name, lines)
+			}
+			seen[name] = true
+		}
+	}
+	if len(r.each) < 5 || len(r.each) > 20 {
+		t.Errorf("want a request for each of a series' rows, got %d", len(r.each))
+	}
+	times := map[string]float64{}
+	for _, l := range r.got() {
+		name, _, _ := strings.Cut(l, " ")
+		var at float64
+		fmt.Sscanf(l[strings.LastIndex(l, "@")+1:], "%f", &at)
+		if at <= times[name] && times[name] != 0 {
+			t.Errorf("%s: want a time after %v, got %v", name, times[name], at)
+		}
+		times[name] = at
+	}
+}
+
 func TestOptionErrors(t *testing.T) {
 	for _, o := range []Options{
 		{HTTP: httpclient.Options{URL: "localhost:9090"}},
@@ -293,7 +338,7 @@ func TestMetadata(t *testing.T) {
 	r := &receiver{}
 	w := one(t, Options{Message: MessageV1}, r)
 	w.flush()
-	if got := r.metadata["c_total"]; got != `counter "" ""` {
+	if got := r.metadata["a"]; got != `gauge "" ""` {
 		t.Errorf("want metadata at once, got %q", got)
 	}
 	r.metadata = map[string]string{}

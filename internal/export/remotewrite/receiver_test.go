@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -206,9 +207,10 @@ func line(name string, time, start int64, v float64) string {
 }
 
 func when(time, start int64) string {
-	s := fmt.Sprintf(" @%v", float64(time-epoch/1e6)/1e3)
+	since := func(ms int64) string { return strconv.FormatFloat(float64(ms-epoch/1e6)/1e3, 'f', -1, 64) }
+	s := " @" + since(time)
 	if start != 0 {
-		s += fmt.Sprintf(" since %v", float64(start-epoch/1e6)/1e3)
+		s += " since " + since(start)
 	}
 	return s
 }

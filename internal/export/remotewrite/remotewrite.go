@@ -55,7 +55,9 @@ type Options struct {
 	NoMetadata   bool // no requests with metadata in 1.0; in 2.0 it is with the series
 	// MetadataInterval is how often metadata goes out in 1.0. 0: 1 min.
 	MetadataInterval time.Duration
-	Relabel          *relabel.Rules // write_relabel_configs; nil: none
+	// Rules answers what is done to series before they go out, write_relabel_configs behind metric_relabel_configs: the same pointer until
+	// that is something else. nil: nothing.
+	Rules func() *relabel.Rules
 	// Step is the destination's: a start further back than it explains is not sent as a sample of 0. 0: 1 min.
 	Step time.Duration
 
@@ -72,10 +74,12 @@ type Encoder struct {
 
 	schemas map[any]*schema
 	scratch []byte
+	rules   *relabel.Rules   // those that schemas were made with
 	lives   map[uint64]*life // by the hash of a source's labels
 
 	shards []*shard // the first of which are used
 	used   int
+	batch  uint64
 	points int      // in all of them
 	wanted bool     // the request was sent because it was full
 	left   int      // points that were left out, since newer ones of their series were sent, and are not counted yet
@@ -92,6 +96,11 @@ var _ export.Encoder = (*Encoder)(nil)
 type life struct {
 	segments []*sent // the last few
 	target   int64   // time of the last target_info, ms
+
+	// Of the batch in the making: the layers from base on are of the segment of, and those from top on are empty.
+	batch     uint64
+	base, top int
+	of        *sent
 }
 
 // sent is what is known of a segment of a source.
@@ -100,6 +109,7 @@ type sent struct {
 	schemas []*schema
 	last    int64   // time of the last sample, ms
 	tables  []int64 // of the last row of each table, ms
+	levels  []int   // of each table: the layer of its next row
 }
 
 // maxSegments bounds those of a source that are remembered.
@@ -138,7 +148,7 @@ func New(o Options) (*Encoder, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.HTTP.HTTP, o.HTTP.Connections = httpclient.HTTP1, o.MaxShards
-	e := &Encoder{o: o, log: o.Logger, schemas: map[any]*schema{}, lives: map[uint64]*life{}, used: 1}
+	e := &Encoder{o: o, log: o.Logger, schemas: map[any]*schema{}, lives: map[uint64]*life{}, used: 1, batch: 1}
 	switch o.Message {
 	case MessageV2, "":
 	case MessageV1:
@@ -168,14 +178,26 @@ func (e *Encoder) End(src *export.Source, row *export.Row, at export.Cursor) (ex
 
 // Full implements export.Encoder.
 func (e *Encoder) Full() bool {
+	v1 := e.speaksV1()
 	for _, s := range e.shards[:e.used] {
-		if s.points >= e.o.MaxSamples || len(s.series) >= e.o.MaxBytes {
+		most := s.points
+		if v1 { // each layer is a request
+			if most = s.points / maxRequests; most < e.o.MaxSamples {
+				for _, l := range s.layers[:s.used] {
+					most = max(most, l.points)
+				}
+			}
+		}
+		if most >= e.o.MaxSamples || s.size >= e.o.MaxBytes {
 			e.wanted = true
 			return true
 		}
 	}
 	return false
 }
+
+// maxRequests is how many a batch is in 1.0, about: what is in memory is bounded.
+const maxRequests = 8
 
 // Points implements export.Encoder.
 func (e *Encoder) Points() int { return e.points }
@@ -191,6 +213,7 @@ func (e *Encoder) Reset() {
 		e.used = max(e.used/2, 1)
 	}
 	e.points, e.wanted = 0, false
+	e.batch++
 }
 
 // never is later than any time.
@@ -256,8 +279,9 @@ func (e *Encoder) Send(ctx context.Context) export.Result {
 		if r.Message != "" {
 			out.Message = r.Message
 		}
-		if !r.Retry {
-			e.points -= busy[i].points
+		if e.points -= busy[i].points; r.Retry {
+			e.points += busy[i].left()
+		} else {
 			busy[i].reset()
 		}
 		// One that is to be tried again counts for more than one that was refused.
@@ -266,6 +290,9 @@ func (e *Encoder) Send(ctx context.Context) export.Result {
 		}
 		out.Retry = out.Retry || r.Retry
 		out.After = max(out.After, r.After)
+	}
+	if out.Err != nil && !out.Retry && out.Taken > 0 { // a part was refused
+		out.Message, out.Err = out.Err.Error(), nil
 	}
 	if !out.Retry && !e.wanted { // what else there is to say of them comes first
 		out.Bytes += e.sendMetadata(ctx)

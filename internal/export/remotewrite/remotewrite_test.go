@@ -335,7 +335,7 @@ func TestRelabel(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &receiver{}
-	w := newWorld(t, Options{Relabel: rules}, start(t, r))
+	w := newWorld(t, Options{Rules: func() *relabel.Rules { return rules }}, start(t, r))
 	for _, i := range []string{"a:1", "b:1"} {
 		wr := w.writer(writer.Options{Job: "j", Instance: i, Labels: map[string]string{"zone": "z"}, Attributes: map[string]string{"os": "x"}})
 		wr.Stat("s").Record(1)
@@ -349,6 +349,14 @@ func TestRelabel(t *testing.T) {
 		want += "s" + of + "1 @10\ns_sum" + of + "1 @10\ns_count" + of + "0 @0\ns_count" + of + "1 @10 since 0\ng" + of + "2 @10\n"
 	}
 	sameLines(t, r.got(), want+"target_info{cluster=c-1,host=a,instance=a:1,job=j,os=x} 1 @10")
+	// Other rules hold from the next row on.
+	if rules, err = relabel.Parse([]byte("- {source_labels: [__name__, instance], regex: 'g;a:1', action: keep}")); err != nil {
+		t.Fatal(err)
+	}
+	r.lines = nil
+	w.run(10 * time.Second)
+	w.flush()
+	sameLines(t, r.got(), "g{cluster=own,instance=a:1,job=j,zone=z} 2 @20")
 }
 
 // The processes of one program share a schema, also behind rules that look at names alone.
@@ -358,7 +366,7 @@ func TestSchemaIsShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &receiver{}
-	w := newWorld(t, Options{Relabel: rules}, start(t, r))
+	w := newWorld(t, Options{Rules: func() *relabel.Rules { return rules }}, start(t, r))
 	for i := range 20 {
 		recordAll(w.writer(writer.Options{Job: "j", Instance: fmt.Sprint(i)}))
 	}

@@ -66,6 +66,7 @@ type label struct{ name, value string }
 
 // source is what is written of one, whatever the row: an export.Source's Enc.
 type source struct {
+	rules  *relabel.Rules
 	schema *schema
 	labels []label // legal, sorted
 	hash   uint64
@@ -80,10 +81,20 @@ type source struct {
 }
 
 func (e *Encoder) source(src *export.Source) *source {
-	if s, ok := src.Enc.(*source); ok {
-		return s
+	if e.o.Rules != nil {
+		if rules := e.o.Rules(); rules != e.rules {
+			e.rules = rules
+			clear(e.schemas)
+		}
 	}
-	s := &source{recorded: export.NewBits(len(src.Series))}
+	was, ok := src.Enc.(*source)
+	if ok && was.rules == e.rules {
+		return was
+	}
+	s := &source{rules: e.rules, recorded: export.NewBits(len(src.Series))}
+	if ok {
+		s.recorded = was.recorded
+	}
 	for _, p := range names.Labels(src.Labels) {
 		if p.Value != "" {
 			s.labels = append(s.labels, label{p.Name, p.Value})
@@ -121,12 +132,12 @@ func (e *Encoder) live(src *export.Source, hash uint64) (*life, *sent) {
 	for _, s := range l.segments {
 		if s.id == src.ID {
 			for len(s.tables) < src.Tables {
-				s.tables = append(s.tables, 0)
+				s.tables, s.levels = append(s.tables, 0), append(s.levels, 0)
 			}
 			return l, s
 		}
 	}
-	s := &sent{id: src.ID, tables: make([]int64, src.Tables)}
+	s := &sent{id: src.ID, tables: make([]int64, src.Tables), levels: make([]int, src.Tables)}
 	if len(l.segments) == maxSegments {
 		l.segments = slices.Delete(l.segments, 0, 1)
 	}
@@ -195,7 +206,7 @@ func (e *Encoder) schemaKey(src *export.Source, source []label) any {
 }
 
 // fixed tells whether relabelling makes what it makes of a label of a source's, so that the schema holds its value.
-func (e *Encoder) fixed(name string) bool { return e.o.Relabel.Reads(name) || e.o.Relabel.Writes(name) }
+func (e *Encoder) fixed(name string) bool { return e.rules.Reads(name) || e.rules.Writes(name) }
 
 const maxSchemas = 1024
 
@@ -230,7 +241,7 @@ func (e *Encoder) newSchema(src *export.Source, source []label) *schema {
 		add := func(m metric, part string, more ...reader.Pair) {
 			m.series, m.kind = int32(i), s.Kind
 			m.help, m.unit = sc.symbol(s.Help), sc.symbol(names.Unit(s.Unit))
-			if sc.label(&m, e.o.Relabel, source, e.fixed, names.StatPart(name, part), append(own[:len(own):len(own)], more...)) {
+			if sc.label(&m, e.rules, source, e.fixed, names.StatPart(name, part), append(own[:len(own):len(own)], more...)) {
 				sc.tables[s.Table] = append(sc.tables[s.Table], m)
 			}
 		}
@@ -346,7 +357,7 @@ func (e *Encoder) targetInfo(src *export.Source) (*metric, *schema) {
 	}
 	sc := &schema{symbols: []string{""}, index: map[string]uint32{"": 0}}
 	m := &metric{part: partTarget, typ: typeGauge, help: sc.symbol(names.TargetInfoHelp)}
-	if !sc.label(m, e.o.Relabel, nil, e.fixed, names.TargetInfo, own) {
+	if !sc.label(m, e.rules, nil, e.fixed, names.TargetInfo, own) {
 		return nil, nil
 	}
 	return m, sc

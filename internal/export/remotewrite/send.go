@@ -52,36 +52,75 @@ func written(h http.Header) (n int, said bool) {
 	return n, said
 }
 
-// message makes a shard's body, as 1.0 or 2.0.
+// message makes what is to be sent next of a shard: all of it as 2.0, or its next layer as 1.0.
 func (e *Encoder) message(s *shard, v1 bool) {
 	if v1 {
-		s.scratch = e.translate(s.scratch[:0], s.symbols, s.series)
+		s.scratch = e.translate(s.scratch[:0], s.symbols, s.layers[s.sent].series)
 	} else {
-		s.scratch = append(append(s.scratch[:0], s.symbols...), s.series...)
+		s.scratch = append(s.scratch[:0], s.symbols...)
+		for _, l := range s.layers[:s.used] {
+			s.scratch = append(s.scratch, l.series...)
+		}
 	}
 	s.body = snappy.Encode(s.body[:cap(s.body)], s.scratch)
-	s.v1 = v1
+	s.v1, s.ready = v1, true
 }
 
-// sendShard sends a shard's request once; twice, if it turns out that the receiver takes 1.0 alone.
-func (e *Encoder) sendShard(ctx context.Context, s *shard) export.Result {
-	v1 := e.speaksV1()
-	if len(s.body) == 0 || s.v1 != v1 {
-		e.message(s, v1)
+// left is how many points are in a shard that are not done with.
+func (s *shard) left() (n int) {
+	for _, l := range s.layers[s.sent:s.used] {
+		n += l.points
 	}
-	r, unsupported := e.attempt(ctx, s)
-	if unsupported != "" {
-		e.fallBack(unsupported)
-		e.message(s, true)
-		bytes := r.Bytes
-		r, _ = e.attempt(ctx, s)
-		r.Bytes += bytes
+	return n
+}
+
+// sendShard sends a shard's request once, and once more if it turns out that the receiver takes 1.0 alone; in 1.0 one request for each layer.
+func (e *Encoder) sendShard(ctx context.Context, s *shard) (out export.Result) {
+	for s.sent < s.used {
+		// Of what 1.0 took a part, the rest goes by it too.
+		v1 := e.speaksV1() || s.sent > 0
+		if !s.ready || s.v1 != v1 {
+			e.message(s, v1)
+		}
+		points := s.left()
+		if v1 {
+			points = s.layers[s.sent].points
+		}
+		if points > 0 {
+			r, unsupported := e.attempt(ctx, s, points)
+			out.Bytes += r.Bytes
+			if unsupported != "" {
+				e.fallBack(unsupported)
+				continue
+			}
+			out.Taken += r.Taken
+			for reason, n := range r.Refused {
+				if out.Refused == nil {
+					out.Refused = map[string]int{}
+				}
+				out.Refused[reason] += n
+			}
+			if r.Message != "" {
+				out.Message = r.Message
+			}
+			if r.Err != nil {
+				out.Err = r.Err
+			}
+			if r.Retry {
+				out.Retry, out.After = true, r.After
+				return out
+			}
+		}
+		if s.attempts, s.ready = 0, false; !v1 {
+			break
+		}
+		s.sent++
 	}
-	return r
+	return out
 }
 
 // attempt posts a shard's body. unsupported says why the receiver does not take 2.0.
-func (e *Encoder) attempt(ctx context.Context, s *shard) (r export.Result, unsupported string) {
+func (e *Encoder) attempt(ctx context.Context, s *shard, points int) (r export.Result, unsupported string) {
 	h := e.header(s.v1)
 	if s.attempts > 0 {
 		h["Retry-Attempt"] = []string{strconv.Itoa(s.attempts)}
@@ -94,15 +133,15 @@ func (e *Encoder) attempt(ctx context.Context, s *shard) (r export.Result, unsup
 		return r, ""
 	}
 	n, said := written(a.Header)
-	n = min(n, s.points)
+	n = min(n, points)
 	switch {
 	case a.Code/100 == 2 && s.v1:
-		r.Taken = s.points
+		r.Taken = points
 		return r, ""
 	case a.Code/100 == 2 && said:
 		r.Taken = n
-		if n < s.points {
-			r.Refused = map[string]int{RefusedUnwritten: s.points - n}
+		if n < points {
+			r.Refused = map[string]int{RefusedUnwritten: points - n}
 			r.Message = a.Text()
 		}
 		return r, ""
@@ -119,7 +158,7 @@ func (e *Encoder) attempt(ctx context.Context, s *shard) (r export.Result, unsup
 	if s.v1 || !said {
 		n = 0
 	}
-	r.Taken, r.Refused = n, refused(a, s.points-n)
+	r.Taken, r.Refused = n, refused(a, points-n)
 	if n > 0 {
 		r.Message = a.Text()
 	} else {

@@ -19,6 +19,8 @@ type world struct {
 	dir     string
 	now     time.Duration // since epoch
 	stepped time.Duration // by how much the wall clock was
+	epoch   int64         // the beginning, unix ns
+	step    time.Duration // of exporters
 	store   *reader.Store
 	ids     uint32
 	e       *export.Exporter
@@ -33,36 +35,39 @@ func newWorld(t testing.TB, o Options, url string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir}
+	w := &world{t: t, dir: dir, epoch: epoch, step: 10 * time.Second}
 	if w.store, err = reader.Open(reader.Options{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
-	o.HTTP.URL, o.Version, o.Now = url, "test", w.time
-	w.exporter(o)
+	if url != "" {
+		w.exporter(o, url)
+	}
 	return w
 }
 
-func (w *world) time() time.Time { return time.Unix(0, epoch+int64(w.now+w.stepped)) }
+func (w *world) time() time.Time { return time.Unix(0, w.epoch+int64(w.now+w.stepped)) }
 
 // exporter begins a new one, which knows nothing.
-func (w *world) exporter(o Options) {
+func (w *world) exporter(o Options, url string) *export.Exporter {
 	var err error
+	o.HTTP.URL, o.Version, o.Now, o.Step = url, "test", w.time, w.step
 	if w.enc, err = New(o); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(w.enc.Close)
-	w.e, err = export.New(export.Options{Name: "test", Step: 10 * time.Second, Backoff: time.Millisecond, Now: w.time}, w.enc, w.segments)
+	w.e, err = export.New(export.Options{Name: "test", Step: w.step, Backoff: time.Millisecond, Now: w.time}, w.enc, w.segments)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return w.e
 }
 
 // writer gives birth to a segment with phase 0: rows fall on whole steps.
 func (w *world) writer(o writer.Options) *writer.Writer {
 	w.t.Helper()
 	o.Dir, o.NoTicker = w.dir, true
-	o.Clock = func() (int64, int64) { return epoch + int64(w.now+w.stepped), int64(1000*time.Second + w.now) }
+	o.Clock = func() (int64, int64) { return w.epoch + int64(w.now+w.stepped), int64(1000*time.Second + w.now) }
 	o.NewID = func() [16]byte {
 		w.ids++
 		return [16]byte{13: byte(w.ids >> 16), 14: byte(w.ids >> 8), 15: byte(w.ids)}
