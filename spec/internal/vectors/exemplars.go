@@ -7,9 +7,9 @@ import (
 	"github.com/shmts/shmts/layout"
 )
 
-// traced is the segment that the vectors of exemplars are a change of: a counter, a gauge and a histogram, and a ring of four slots in which
+// withRing is the segment that the vectors of exemplars are a change of: a counter, a gauge and a histogram, and a ring of four slots in which
 // there are three exemplars.
-func traced() *segment {
+func withRing() *segment {
 	series := []layout.SeriesInfo{
 		want(layout.Counter, layout.U64, "c", label("k", "v")),
 		want(layout.Gauge, layout.F64, "g"),
@@ -73,25 +73,25 @@ func (g *segment) again(n uint64, do func(x *layout.Exemplar)) {
 
 // goodExemplars are rings as writers leave them.
 func goodExemplars() []Vector {
-	all := []Vector{traced().vector("exemplars", "8.4", "exemplars of a histogram and a counter, one slot never used")}
+	all := []Vector{withRing().vector("exemplars", "8.4", "exemplars of a histogram and a counter, one slot never used")}
 
-	g := traced()
+	g := withRing()
 	for i := range 6 {
 		g.exemplar(g.infos[2], float64(i+10))
 	}
 	all = append(all, g.vector("exemplars-overwritten", "8.4", "nine exemplars in a ring of four: the newest are there"))
 
-	g = traced()
+	g = withRing()
 	g.again(1, func(x *layout.Exemplar) { x.SpanID = [8]byte{} })
 	all = append(all, g.vector("exemplar-no-span", "8.4", "a trace without a span"))
 
-	g = traced()
+	g = withRing()
 	copy(g.exemplarSlot(4), g.exemplarSlot(3)) // as 10.12 has it after its third step, with a part of the words
 	g.exemplarSlot(4)[0] = 4<<1 | 1
 	g.control().Exemplars = 4
 	all = append(all, g.vector("exemplar-killed-inside", "10.12", "the writer died inside exemplar 4: seq odd; the others are good"))
 
-	g = traced()
+	g = withRing()
 	for range 4 {
 		g.exemplar(g.infos[0], 1)
 	}
@@ -100,11 +100,11 @@ func goodExemplars() []Vector {
 	g.exemplar(g.infos[0], 2)
 	all = append(all, g.vector("exemplar-slot-held", "12", "a thread that was killed holds a slot: number 10 was dropped, and what is there is of number 6; 8 and 9 were never stored"))
 
-	g = traced()
+	g = withRing()
 	g.retire(g.infos[2])
 	all = append(all, g.vector("exemplar-retired", "8.4", "exemplars of a series that was retired"))
 
-	g = traced()
+	g = withRing()
 	g.retire(g.infos[0])
 	for range 7 { // the rows that held it are out of the ring
 		g.tick(time.Second)
@@ -122,7 +122,7 @@ func goodExemplars() []Vector {
 
 // wideExemplars has slots of more bytes than 1.0 knows.
 func wideExemplars() Vector {
-	g := traced()
+	g := withRing()
 	e := entry(layout.Bytes(g.w), layout.SectionExemplars)
 	le.PutUint32(e[4:], 2)
 	le.PutUint32(e[24:], 2*layout.ExemplarSize)
@@ -163,7 +163,7 @@ func brokenExemplars() []Vector {
 			}
 		}}
 	}
-	return append(changesOf(traced, []change{
+	return append(changesOf(withRing, []change{
 		slot("exemplar-torn", "the value of another", "check", func(s []uint64) { s[3]++ }),
 		slot("exemplar-check", "one bit of the check", "check", func(s []uint64) { s[1] ^= 1 << 63 }),
 		slot("exemplar-flip-span", "one bit of span_id", "check", func(s []uint64) { s[7] ^= 1 << 63 }),
@@ -213,7 +213,7 @@ func brokenExemplars() []Vector {
 
 // ringTooLarge has 8,192 slots.
 func ringTooLarge() Vector {
-	g := traced()
+	g := withRing()
 	const size = 8192 * layout.ExemplarSize
 	w := make([]uint64, (g.h.TotalSize+size)/8)
 	copy(w, g.w)
