@@ -322,6 +322,8 @@ type BlockInfo struct {
 	From, To int64 // unix ms
 	Sources  []BlockSource
 	Members  []Key
+
+	part *part // for Archive.Part
 }
 
 // BlockSource is one source in a BlockInfo.

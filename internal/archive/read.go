@@ -533,7 +533,7 @@ func (a *Archive) blocks(e *extent, ix index, from uint32, yield func(*BlockInfo
 	if err != nil {
 		return true, from, err
 	}
-	sources := map[uint32]*Source{}
+	sources, loaded, tier := map[uint32]*Source{}, make([]*Schema, len(schemas)), slices.Index(a.tiers, e.t)
 	d := decoders.Get().(*decoder)
 	defer decoders.Put(d)
 	for _, ref := range refs {
@@ -560,7 +560,10 @@ func (a *Archive) blocks(e *extent, ix index, from uint32, yield func(*BlockInfo
 			}
 			continue
 		}
+		loaded[ref.schema] = schema
+		info.part = &part{tier: tier, v: &view{e: e, tier: tier, refs: []blockRef{ref}, schemas: schemas, loaded: loaded}}
 		for _, s := range b.sources {
+			info.part.sources = append(info.part.sources, s.Source)
 			src := sources[s.Source]
 			if src == nil {
 				record, _, _, err := ix.entry(s.Source)
