@@ -43,6 +43,8 @@ type Segment interface {
 	End() (int64, bool)
 	// Rows yields a tier's rows numbered from and up, oldest first. A row is valid during its call.
 	Rows(table, tier int, from uint64, yield func(*reader.Row) bool)
+	// Head is the number of a tier's newest row, 0 if there is none.
+	Head(table, tier int) uint64
 }
 
 // An Encoder writes rows as one protocol has them into a request, and sends it. It belongs to its Exporter's goroutine.

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/shmts/shmts/internal/archive"
+	"github.com/shmts/shmts/internal/failpoint"
 	"github.com/shmts/shmts/reader"
 )
 
@@ -25,6 +28,20 @@ type Options struct {
 	Backoff    time.Duration // after the first failure; 0: 1 s. Twice as long each time, up to
 	MaxBackoff time.Duration // 0: 30 s
 
+	// Archive is where rows are looked for that the rings forgot. nil: they are lost then.
+	Archive Archive
+	// CatchUpRate bounds how many points of the archive are sent, a second. 0: 100,000.
+	CatchUpRate int
+	// SourceKey is what Segment.Source is of a source of the archive. nil: nobody asks.
+	SourceKey func(uid int, labels []reader.Pair) string
+	// Positions is the file in which positions are kept. Empty: they are in memory, and after a start the rings are sent from their oldest
+	// rows on, or with Delta from their newest.
+	Positions string
+	// SyncInterval is how often that is made to outlive a loss of power. 0: 5 s.
+	SyncInterval time.Duration
+	// Keep tells which series go out. nil: all.
+	Keep func(src *Source, s *reader.Series) bool
+
 	Logger *slog.Logger // nil: none
 	// Sent is called after each attempt of a request, from the exporter's goroutine, with how long it took. It may be nil.
 	Sent func(time.Duration)
@@ -38,15 +55,24 @@ type Stats struct {
 	Refused   map[string]uint64 // points that it did not, by reason; never sent again
 	Lost      map[string]uint64 // rows that were gone before they could be sent, by reason
 	RowsAhead uint64            // rows of a time that was still to come, since the wall clock was stepped back: the next row speaks for them
+	Extents   uint64            // of the archive that were evicted before they were gone through: nobody knows what was in them that was not sent
 	Bytes     uint64            // on the wire, before TLS, headers not counted
 	Cycles    uint64
-	LastError string    // of the last attempt that was not a success; empty after one
-	LastSent  time.Time // of the last success
+	LastError string        // of the last attempt that was not a success; empty after one
+	LastSent  time.Time     // of the last success
+	Lag       time.Duration // by how much what was sent lies behind what is there: 0 in health
+	Behind    bool          // there is something in the archive to catch up with
+	Waiting   int           // tables whose ring goes on only once the archive's rows were sent
+	Positions int           // that are kept
+	Failures  uint64        // of the disk that they are kept on
 }
 
 // Reasons of a loss, as Stats counts rows.
 const (
-	LostOverrun = "overrun" // the ring went over them before they could be sent, and no archive has them
+	LostOverrun    = "overrun"    // the ring went over them before they could be sent, and no archive has them
+	LostAgedOut    = "aged_out"   // the archive evicted them before they could be sent. Of a source of which nothing at all is left, one is counted
+	LostUnreadable = "unreadable" // broken in the archive
+	LostNoBase     = "no_base"    // with Delta: what they differ from is not known any more
 )
 
 // Exporter sends to one destination. Run and Flush belong to one goroutine, one after the other; Stats and
@@ -56,14 +82,38 @@ type Exporter struct {
 	segments func() []Segment
 	enc      Encoder
 
-	states map[string]*state
-	ending []*state // whose last points are in the request
-	cycles uint64
-	row    Row // that is being added
+	pos     *positions
+	states  map[string]*state
+	sources map[string][]*state // by Segment.Source
+	ending  []*state            // whose last points are in the request
+	cycles  uint64
+	row     Row // that is being added
+	synced  time.Time
+
+	// What the request means once it is answered.
+	moves []move
+	marks []markMove
+	gone  []*position
+
+	// Of the archive.
+	cursors []*cursor
+	behind  bool // what is in the archive was not gone through
+	late    bool // a request took so long that what was looked at is old
+	seen    map[pastKey]*pastSource
+	cols    map[columnsKey]*columns
+	orphans []*position
+	bases   []uint64
 
 	mu       sync.Mutex
+	ended    time.Time // the last cycle
 	stats    Stats
 	finished map[string]bool // ids of ended segments of which everything was sent, or refused for good
+}
+
+// markMove is a place in a tier before which everything is in the request, or before.
+type markMove struct {
+	step time.Duration
+	at   archive.Mark
 }
 
 // New makes an exporter of what segments answers.
@@ -86,9 +136,28 @@ func New(o Options, enc Encoder, segments func() []Segment) (*Exporter, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.CatchUpRate == 0 {
+		o.CatchUpRate = 100_000
+	}
+	if o.SyncInterval == 0 {
+		o.SyncInterval = 5 * time.Second
+	}
 	o.Logger = o.Logger.With("destination", o.Name)
-	e := &Exporter{o: o, segments: segments, enc: enc, states: map[string]*state{}, finished: map[string]bool{}}
-	e.stats = Stats{Requests: map[string]uint64{}, Refused: map[string]uint64{}, Lost: map[string]uint64{LostOverrun: 0}}
+	e := &Exporter{o: o, segments: segments, enc: enc, states: map[string]*state{}, sources: map[string][]*state{}, finished: map[string]bool{},
+		seen: map[pastKey]*pastSource{}, cols: map[columnsKey]*columns{}}
+	e.stats = Stats{Requests: map[string]uint64{}, Refused: map[string]uint64{}, Lost: map[string]uint64{LostOverrun: 0, LostAgedOut: 0, LostUnreadable: 0, LostNoBase: 0}}
+	var id [16]byte
+	if o.Archive != nil {
+		id = o.Archive.ID()
+	}
+	var err error
+	if e.pos, err = openPositions(o.Positions, id, o.Now().UnixNano(), o.Logger); err != nil {
+		return nil, err
+	}
+	if o.Archive != nil {
+		e.openCursors()
+		e.behind = !e.current()
+	}
 	return e, nil
 }
 
@@ -100,6 +169,9 @@ func (e *Exporter) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.stats
+	if over := time.Since(e.ended) - e.o.Interval; !e.ended.IsZero() && over > 0 {
+		s.Lag += over // it is in the middle of one
+	}
 	s.Requests, s.Refused, s.Lost = clone(s.Requests), clone(s.Refused), clone(s.Lost)
 	return s
 }
@@ -132,8 +204,11 @@ func (e *Exporter) Run(ctx context.Context) {
 	tick := time.NewTicker(e.o.Interval)
 	defer tick.Stop()
 	for {
-		if e.Flush(ctx) != nil {
+		if e.cycle(ctx) != nil {
 			return
+		}
+		if e.behind || e.late {
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -146,40 +221,229 @@ func (e *Exporter) Run(ctx context.Context) {
 // Flush exports what there is now. It fails only when the context ends: a receiver that fails is
 // waited for, as its protocol says, until then. Called again, it goes on where it stopped.
 func (e *Exporter) Flush(ctx context.Context) error {
+	for {
+		if err := e.cycle(ctx); err != nil {
+			return err
+		}
+		if !e.behind && !e.late {
+			return nil
+		}
+	}
+}
+
+// cycle looks at everything once. What of the archive it does not come to in an interval is left, and so is the rest where a request took too
+// long: then e.behind or e.late say so.
+func (e *Exporter) cycle(ctx context.Context) error {
 	e.cycles++
+	e.late = false
+	interrupted := e.enc.Points() > 0
 	if err := e.send(ctx, false); err != nil { // what an earlier one left
 		return err
 	}
+	if interrupted && e.o.Archive != nil {
+		e.behind = true
+	}
+	if e.behind { // what rings have is perhaps not what comes next
+		e.refresh()
+		if err := e.archived(ctx); err != nil {
+			return err
+		}
+	}
+	e.late = false
 	segments := e.segments()
 	for _, seg := range segments {
 		if err := e.segment(ctx, seg); err != nil {
 			return err
 		}
+		if e.late {
+			break
+		}
 	}
 	// The ends last: a successor of the same source may have gone on by now.
 	for _, seg := range segments {
-		if err := e.end(ctx, e.states[seg.ID()]); err != nil {
-			return err
+		if st := e.states[seg.ID()]; st != nil && !e.late {
+			if err := e.end(ctx, st); err != nil {
+				return err
+			}
 		}
 	}
 	if err := e.send(ctx, false); err != nil {
 		return err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.stats.Cycles++
-	for id, st := range e.states {
-		if st.cycle != e.cycles {
-			delete(e.states, id)
-			delete(e.finished, id)
+	if e.late {
+		e.behind = e.o.Archive != nil
+		return nil
+	}
+	e.forgetGone()
+	if e.o.Archive != nil && !e.behind {
+		if err := e.archived(ctx); err != nil {
+			return err
 		}
 	}
+	e.commit()
+	if now := e.o.Now(); now.Sub(e.synced) >= e.o.SyncInterval {
+		e.synced = now
+		e.pos.sync()
+	}
+	e.tell(segments)
 	return nil
+}
+
+// archived goes through what is new in the archive, for at most about an interval.
+func (e *Exporter) archived(ctx context.Context) error {
+	done, err := e.catchUp(ctx, time.Now().Add(e.o.Interval))
+	if err == nil {
+		err = e.send(ctx, false)
+	}
+	if err == nil {
+		e.behind = !done
+	}
+	return err
+}
+
+// refresh lets go of segments that left while somebody was waited for.
+func (e *Exporter) refresh() {
+	for _, seg := range e.segments() {
+		if st := e.states[seg.ID()]; st != nil {
+			st.cycle = e.cycles
+		}
+	}
+	e.forgetGone()
+}
+
+// forgetGone lets go of segments that are no longer there.
+func (e *Exporter) forgetGone() {
+	for id, st := range e.states {
+		if st.cycle == e.cycles {
+			continue
+		}
+		delete(e.states, id)
+		key := st.seg.Source()
+		if rest := slices.DeleteFunc(e.sources[key], func(o *state) bool { return o == st }); len(rest) > 0 {
+			e.sources[key] = rest
+		} else {
+			delete(e.sources, key)
+		}
+		for i := range st.tables {
+			switch pos := st.tables[i].pos; {
+			case pos == nil:
+			case e.o.Archive == nil || pos.done && pos.passed:
+				e.gone = append(e.gone, pos)
+			case pos.passed:
+				e.orphans = append(e.orphans, pos)
+			}
+		}
+		e.mu.Lock()
+		delete(e.finished, id)
+		e.mu.Unlock()
+	}
+}
+
+// Old positions of tables that nobody sees any more are let go of.
+const (
+	oldDone = time.Hour
+	oldLeft = 24 * time.Hour
+)
+
+// tell counts what is there.
+func (e *Exporter) tell(segments []Segment) {
+	now := e.o.Now().UnixNano()
+	lag, waiting := int64(0), 0
+	for _, seg := range segments {
+		st := e.states[seg.ID()]
+		if st == nil || st.done {
+			continue
+		}
+		for i := range st.tables {
+			t := &st.tables[i]
+			if t.waiting {
+				waiting++
+			}
+			if t.tier >= 0 && !t.caught && t.pos != nil {
+				lag = max(lag, now-max(t.pos.time, st.src.Start))
+			}
+		}
+	}
+	if !e.behind && e.cycles%64 == 0 {
+		for _, pos := range e.pos.known {
+			if e.states[hexID(pos.segment)] == nil && (pos.done && now-pos.time > int64(oldDone) || now-pos.time > int64(oldLeft)) {
+				if !pos.done && pos.time > 0 {
+					e.lost(LostAgedOut, 1)
+				}
+				e.gone = append(e.gone, pos)
+			}
+		}
+	}
+	e.count(func(s *Stats) {
+		s.Cycles++
+		e.ended = time.Now()
+		s.Lag, s.Waiting, s.Behind = time.Duration(lag), waiting, e.behind
+		s.Positions, s.Failures = len(e.pos.known), e.pos.failures
+	})
+}
+
+// Close lets go of the positions' file. Nothing may be exported any more.
+func (e *Exporter) Close() error { return e.pos.close() }
+
+// move notes what the request means for a position.
+func (e *Exporter) move(pos *position, base uint64, time int64, epoch, done bool) {
+	pos.base, pos.time = base, time
+	pos.done = pos.done || done
+	e.moves = append(e.moves, move{pos, base, time, epoch, done})
+}
+
+// commit writes what an answered request meant.
+func (e *Exporter) commit() {
+	failpoint.Here("export.answered")
+	for i := range e.moves {
+		e.pos.moved(&e.moves[i])
+	}
+	for _, m := range e.marks {
+		e.pos.mark(m.step, m.at)
+	}
+	for _, pos := range e.gone {
+		e.pos.forget(pos)
+	}
+	clear(e.moves)
+	e.moves, e.marks, e.gone = e.moves[:0], e.marks[:0], e.gone[:0]
+	e.pos.commit()
+}
+
+// filter leaves out of a source what does not go out, and tells whether there was any.
+func (e *Exporter) filter(src *Source) bool {
+	if e.o.Keep == nil {
+		return false
+	}
+	kept := make([]*reader.Series, 0, len(src.Series))
+	for _, s := range src.Series {
+		if e.o.Keep(src, s) {
+			kept = append(kept, s)
+		}
+	}
+	some := len(kept) < len(src.Series)
+	if some {
+		src.Series = kept
+	}
+	return some
+}
+
+// wholly tells whether all rows of a life are sent, of which the first one begins with row begins of tier 0.
+func (e *Exporter) wholly(birth int64, begins uint64) bool {
+	return begins <= 1 && (e.pos.path != "" || birth >= e.pos.born)
+}
+
+// skipDelta passes over a row that can't be told as a difference: what comes next is told from there.
+func (e *Exporter) skipDelta(pos *position, base uint64, time int64, epoch uint16) {
+	e.lost(LostNoBase, 1)
+	pos.epoch, pos.started = epoch, true
+	e.move(pos, base, time, true, false)
 }
 
 // send sends the request, if there is something in it, until it was taken or refused for good. It fails
 // when the context ends; the request stays.
 func (e *Exporter) send(ctx context.Context, full bool) error {
+	first := time.Now()
+	defer func() { e.late = e.late || time.Since(first) > 2*e.o.Interval }()
 	for attempt := 0; e.enc.Points() > 0; attempt++ {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -195,6 +459,7 @@ func (e *Exporter) send(ctx context.Context, full bool) error {
 		e.record(&res)
 		if res.Err == nil || !res.Retry {
 			e.enc.Reset()
+			e.commit()
 			break
 		}
 		select {
@@ -204,6 +469,7 @@ func (e *Exporter) send(ctx context.Context, full bool) error {
 		}
 	}
 	if !full {
+		e.commit() // what there was nothing to send of
 		e.mu.Lock()
 		for _, st := range e.ending {
 			e.finished[st.seg.ID()] = true
@@ -253,6 +519,13 @@ func (e *Exporter) record(res *Result) {
 	if res.Err != nil {
 		s.LastError = res.Err.Error()
 	}
+}
+
+// count counts something.
+func (e *Exporter) count(f func(*Stats)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f(&e.stats)
 }
 
 // lost counts rows.

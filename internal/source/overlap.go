@@ -18,14 +18,16 @@ const shortID = 8 // hexadecimal digits of OverlapLabel's value
 // death, or when it was seen.
 const RestartSteps = 2
 
-// sourceKey is equal for segments of one source: the owner and the labels. FORMAT.md 4.4.
-func sourceKey(g *reader.Segment) string {
-	b := strconv.AppendInt(make([]byte, 0, 96), int64(g.UID()), 10)
-	for _, p := range g.Labels() {
+// Key is equal for segments of one source: the owner and the labels. FORMAT.md 4.4.
+func Key(uid int, labels []reader.Pair) string {
+	b := strconv.AppendInt(make([]byte, 0, 96), int64(uid), 10)
+	for _, p := range labels {
 		b = append(append(append(append(b, 0), p.Name...), 0), p.Value...)
 	}
 	return string(b)
 }
+
+func sourceKey(g *reader.Segment) string { return Key(g.UID(), g.Labels()) }
 
 // SeriesKey is what a series is known by among those of one source: appended to b, whose content goes.
 func SeriesKey(b []byte, s *reader.Series) []byte {
