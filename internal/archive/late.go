@@ -192,6 +192,14 @@ func (l *late) Blocks(tier int, from Mark) iter.Seq2[*BlockInfo, error] {
 	return func(yield func(*BlockInfo, error) bool) { yield(nil, l.stopped()) }
 }
 
+// Part is Archive.Part.
+func (l *late) Part(info *BlockInfo, source int, columns []Column) (c *Chunk, starts []int64, ok bool, err error) {
+	if a := l.a.Load(); a != nil {
+		return a.Part(info, source, columns)
+	}
+	return nil, nil, false, l.stopped()
+}
+
 func (l *late) Close() error {
 	if a := l.a.Load(); a != nil {
 		return a.Close()

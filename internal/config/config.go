@@ -57,8 +57,10 @@ type Config struct {
 	// MetricRelabel are rules for all series; nil: none.
 	MetricRelabel *relabel.Rules
 
-	OTLP    OTLP
-	Archive Archive
+	OTLP         OTLP // the destination that flags and OpenTelemetry's environment name
+	Destinations []Destination
+	ExportDir    string // see PositionsDir
+	Archive      Archive
 
 	// The daemon's own source, as a writer of its own store.
 	ServiceName string
@@ -81,6 +83,7 @@ type OTLP struct {
 	ClientCert  string
 	ClientKey   string
 	Interval    time.Duration
+	Delta       bool
 	BatchBytes  int
 	BatchPoints int
 }
@@ -174,13 +177,23 @@ func (c *Config) check() error {
 	if (c.OTLP.ClientCert == "") != (c.OTLP.ClientKey == "") {
 		return fmt.Errorf("shmts: otlp: want client-certificate and client-key together, got %q and %q", c.OTLP.ClientCert, c.OTLP.ClientKey)
 	}
-	if c.OTLP.Endpoint == "" {
-		return nil
+	if c.OTLP.Endpoint != "" {
+		if err := c.OTLP.resolve(); err != nil {
+			return err
+		}
 	}
-	if kept, least := c.DeadTTL+c.HoldLimit, 2*c.OTLP.Interval; kept < least {
-		return fmt.Errorf("shmts: hold-limit: want dead-ttl and hold-limit together at least twice otlp.interval (%v), or last rows are gone before they are exported; got %v", least, kept)
+	if err := c.destinations(); err != nil {
+		return err
 	}
-	return c.OTLP.resolve()
+	if c.Archive.Dir != "" {
+		return nil // that has what the rings forgot
+	}
+	for _, d := range c.Destinations {
+		if kept, least := c.DeadTTL+c.HoldLimit, 2*d.Step; kept < least {
+			return fmt.Errorf("shmts: hold-limit: want dead-ttl and hold-limit together at least twice the step of %s (%v), or last rows are gone before they are exported; got %v", d.Name, least, kept)
+		}
+	}
+	return nil
 }
 
 // fromFile reads the settings of a file, and the structures, which it answers as they are shown.

@@ -41,7 +41,7 @@ func TestThreeWays(t *testing.T) {
 		"budget.user.segments": "7", "budget.user.bytes": "3GiB", "budget.user.series": "9", "budget.user.label-bytes": "5KiB",
 		"budget.total.segments": "70", "budget.total.bytes": "1TiB", "budget.total.series": "90", "budget.total.label-bytes": "65536",
 		"archive.dir": "/var/lib/a", "archive.tiers": "2s=3MiB,1m=4MiB", "archive.sync-interval": "7s", "archive.user-bytes-per-second": "64KiB", "archive.ephemeral": "false",
-		"otlp.temporality": "cumulative", "otlp.batch-bytes": "5000", "otlp.batch-points": "7",
+		"otlp.temporality": "delta", "export.dir": "/var/lib/e", "otlp.batch-bytes": "5000", "otlp.batch-points": "7",
 	}
 	def, err := Load(nil, env())
 	if err != nil {
@@ -75,7 +75,7 @@ func TestThreeWays(t *testing.T) {
 			t.Errorf("%s: %v, %v, %v", s.name, err1, err2, err3)
 			continue
 		}
-		if s.name != "otlp.temporality" && reflect.DeepEqual(byFlag, def) {
+		if reflect.DeepEqual(byFlag, def) {
 			t.Errorf("%s changes nothing", s.name)
 		}
 		if !reflect.DeepEqual(byFlag, byEnv) || !reflect.DeepEqual(byFlag, byFile) {
@@ -168,7 +168,7 @@ func TestErrors(t *testing.T) {
 		{"environment", nil, []string{"SHMTS_LOG_LEVEL", "loud"}, []string{"log.level", "debug, info, warn or error", `"loud"`, "environment SHMTS_LOG_LEVEL"}},
 		{"OTEL environment", nil, []string{"OTEL_EXPORTER_OTLP_TIMEOUT", "10s"}, []string{"otlp.timeout", "milliseconds", `"10s"`, "OTEL_EXPORTER_OTLP_TIMEOUT"}},
 		{"protocol", nil, []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"}, []string{"http/protobuf or grpc", `"http/json"`}},
-		{"temporality", nil, []string{"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"}, []string{"cumulative", `"delta"`}},
+		{"temporality", nil, []string{"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Gamma"}, []string{"cumulative or delta", `"gamma"`}},
 		{"file", []string{"--config", file(t, "otlp: {interval: never}")}, nil, []string{"otlp.interval", "such as 10s", `"never"`, "file "}},
 		{"unknown key", []string{"--config", file(t, "otlp: {intervall: 1s}")}, nil, []string{`"otlp.intervall"`, "otlp.interval"}},
 		{"key twice", []string{"--config", file(t, "listen: a:1\nlisten: b:1\n")}, nil, []string{"listen", "twice"}},

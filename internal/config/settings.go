@@ -75,14 +75,15 @@ func settings(c *Config) []setting {
 		{name: "otlp.certificate", what: "FILE", help: "hold the receiver's certificate against this CA", otel: otlpEnv("CERTIFICATE", nil), set: text(&c.OTLP.Certificate)},
 		{name: "otlp.client-certificate", what: "FILE", help: "the certificate to show the receiver", otel: otlpEnv("CLIENT_CERTIFICATE", nil), set: text(&c.OTLP.ClientCert)},
 		{name: "otlp.client-key", what: "FILE", help: "its key", otel: otlpEnv("CLIENT_KEY", nil), set: text(&c.OTLP.ClientKey)},
-		{name: "otlp.interval", def: "10s", what: "DURATION", help: "how often to export; of each table, the rows of the tier nearest to it go out", otel: []from{{"OTEL_METRIC_EXPORT_INTERVAL", milliseconds}}, set: duration(&c.OTLP.Interval, 100*time.Millisecond, time.Hour)},
-		{name: "otlp.temporality", def: "cumulative", what: "NAME", help: "cumulative", otel: []from{{"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", lower}}, set: oneOf(new(string), "cumulative")},
+		{name: "otlp.interval", def: "10s", what: "DURATION", help: "how far apart the points are that are exported", otel: []from{{"OTEL_METRIC_EXPORT_INTERVAL", milliseconds}}, set: duration(&c.OTLP.Interval, 100*time.Millisecond, time.Hour)},
+		{name: "otlp.temporality", def: "cumulative", what: "NAME", help: "cumulative, or delta: counters and histograms as what came since the point before", otel: []from{{"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", temporality}}, set: delta(&c.OTLP.Delta)},
 		{name: "otlp.batch-bytes", def: "2097152", what: "N", help: "a request is sent when it is so large, uncompressed (gRPC receivers refuse more than 4194304 by default)", set: number(&c.OTLP.BatchBytes, 4096, 64<<20)},
 		{name: "otlp.batch-points", def: "50000", what: "N", help: "or when it has so many data points", set: number(&c.OTLP.BatchPoints, 1, 10_000_000)},
 	}
 	all = append(all, budget("budget.user", "one user", "more are refused until there is room", &c.PerUser, reader.DefaultPerUser())...)
 	all = append(all, budget("budget.total", "all users", "a user gets no more than he leaves free", &c.Total, reader.DefaultTotal())...)
 	all = append(all, setting{name: "exemplars.max", def: "10000", what: "N", help: "keep so many exemplars of living processes in memory, the newest, some 100 bytes each; 0: no exemplars are read at all", set: number(&c.Exemplars, 0, 1<<24)})
+	all = append(all, exportSettings(c)...)
 	all = append(all, archiveSettings(&c.Archive)...)
 	for i := range all {
 		all[i].env = envName(all[i].name)
@@ -209,7 +210,22 @@ func milliseconds(v string) (string, error) {
 	return (time.Duration(n) * time.Millisecond).String(), nil
 }
 
-func lower(v string) (string, error) { return strings.ToLower(v), nil }
+// temporality is OpenTelemetry's preference: lowmemory is delta where that takes no memory, which it takes nowhere here.
+func temporality(v string) (string, error) {
+	if v = strings.ToLower(v); v == "lowmemory" {
+		v = "delta"
+	}
+	return v, nil
+}
+
+func delta(to *bool) func(string) error {
+	return func(v string) error {
+		var s string
+		err := oneOf(&s, "cumulative", "delta")(v)
+		*to = s == "delta"
+		return err
+	}
+}
 
 // The two endpoints of OpenTelemetry's environment, into ours, which gets /v1/metrics where it has no
 // path: the general one is a base to which that is always added, the one for metrics is taken as it is.

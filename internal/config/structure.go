@@ -41,13 +41,14 @@ const metricRelabel = "metric_relabel_configs"
 
 // structures are all there are.
 func structures(c *Config) []structure {
-	return []structure{
+	all := []structure{
 		{name: metricRelabel, what: "[RULE, ...]", help: "keep, drop, rename series and change their labels before anything sees them: Prometheus's relabel_config; read anew on SIGHUP",
 			set: func(b block) error {
 				c.MetricRelabel = &relabel.Rules{}
 				return b.decode(c.MetricRelabel)
 			}},
 	}
+	return append(all, exportStructures(c)...)
 }
 
 // block is what stands in the file behind a key.

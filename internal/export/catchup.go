@@ -34,8 +34,12 @@ type cursor struct {
 	jumped bool // extents were evicted before they were gone through
 }
 
-// openCursors finds where each is to go on.
-func (e *Exporter) openCursors() {
+// openCursors finds where each is to go on, once there is an archive: one that can't be opened for the disk is there later.
+func (e *Exporter) openCursors() bool {
+	if e.o.Archive == nil || len(e.cursors) > 0 || e.o.Archive.ID() == [16]byte{} {
+		return len(e.cursors) > 0
+	}
+	e.pos.archiveIs(e.o.Archive.ID())
 	tiers := e.o.Archive.Tiers()
 	finest := 0
 	for i, t := range tiers {
@@ -53,6 +57,7 @@ func (e *Exporter) openCursors() {
 		e.cursors = append(e.cursors, c)
 	}
 	e.commit()
+	return true
 }
 
 // current tells whether nothing lies behind the cursors.

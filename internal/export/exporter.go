@@ -154,8 +154,7 @@ func New(o Options, enc Encoder, segments func() []Segment) (*Exporter, error) {
 	if e.pos, err = openPositions(o.Positions, id, o.Now().UnixNano(), o.Logger); err != nil {
 		return nil, err
 	}
-	if o.Archive != nil {
-		e.openCursors()
+	if e.openCursors() {
 		e.behind = !e.current()
 	}
 	return e, nil
@@ -236,6 +235,7 @@ func (e *Exporter) Flush(ctx context.Context) error {
 func (e *Exporter) cycle(ctx context.Context) error {
 	e.cycles++
 	e.late = false
+	e.openCursors()
 	interrupted := e.enc.Points() > 0
 	if err := e.send(ctx, false); err != nil { // what an earlier one left
 		return err

@@ -146,7 +146,11 @@ func (p *positions) read() error {
 	if v := binary.LittleEndian.Uint32(b[8:]); string(b[:8]) != positionsMagic || v != positionsVersion {
 		return fmt.Errorf("shmts: export: positions: %s: want %q, version %d, got %q, version %d: another shmtsd wrote it; remove it to begin anew", p.path, positionsMagic, positionsVersion, b[:8], v)
 	}
-	sameArchive := [16]byte(b[16:]) == p.id
+	id := [16]byte(b[16:])
+	if p.id == ([16]byte{}) { // it is not there yet, or no more
+		p.id = id
+	}
+	sameArchive := id == p.id
 	p.born = int64(binary.LittleEndian.Uint64(b[32:]))
 	var all []*position // by ordinal
 	off := positionsHeader
@@ -264,6 +268,16 @@ func (p *positions) apply(all []*position, b []byte) ([]*position, bool) {
 		}
 	}
 	return all, !bad
+}
+
+// archiveIs says which archive marks are of, where that was not known at the start.
+func (p *positions) archiveIs(id [16]byte) {
+	if p.id == id {
+		return
+	}
+	p.other = p.id != [16]byte{}
+	p.id, p.broken = id, true // the header is to be written anew
+	clear(p.marks)
 }
 
 // of is a table's position, nil if there is none.
