@@ -17,8 +17,6 @@ import (
 
 	"github.com/shmts/shmts/internal/config"
 	"github.com/shmts/shmts/internal/exemplars"
-	"github.com/shmts/shmts/internal/export"
-	"github.com/shmts/shmts/internal/export/otlp"
 	"github.com/shmts/shmts/internal/health"
 	"github.com/shmts/shmts/internal/query"
 	"github.com/shmts/shmts/internal/server"
@@ -45,8 +43,8 @@ type daemon struct {
 	log       *slog.Logger
 	self      *writer.Writer // nil: it was told not to
 	register  *source.Register
-	exporter  *export.Exporter // nil: no endpoint
-	history   *history         // nil: no archive
+	exports   *exports
+	history   *history // nil: no archive
 	metrics   *selfMetrics
 	exemplars *exemplars.Store // nil: none are kept
 	traced    view[exemplars.Segment]
@@ -77,7 +75,7 @@ func newDaemon(c *config.Config, settings *reloadable, web *webconfig.File, log 
 		d.self.Close()
 		return nil, err
 	}
-	log.Info("shmtsd starts", "version", version, "store", reader.Dir(c.Store), "listen", l.Addr().String(), "otlp", c.OTLP.Endpoint)
+	log.Info("shmtsd starts", "version", version, "store", reader.Dir(c.Store), "listen", l.Addr().String(), "destinations", len(c.Destinations))
 	return d, nil
 }
 
@@ -89,7 +87,7 @@ func (d *daemon) build(c *config.Config) (err error) {
 		}
 	}
 	h := health.New(d.self)
-	d.metrics = newSelfMetrics(h, c.OTLP.Endpoint != "")
+	d.metrics = newSelfMetrics(h)
 	d.register, err = source.Open(source.Options{
 		Store: reader.Options{Dir: c.Store, TrustUIDs: c.TrustUIDs, NoMap: c.NoMap, AnyOwner: c.AnyOwner, MapBytes: -1, ControlBytes: controlBytes,
 			PerUser: c.PerUser, Total: c.Total},
@@ -113,15 +111,12 @@ func (d *daemon) build(c *config.Config) (err error) {
 	} else {
 		d.log.Info("no archive: history reaches back as far as the segments' rings (archive.dir says where to keep more)")
 	}
-	if c.OTLP.Endpoint != "" {
-		if d.exporter, err = openExporter(&c.OTLP, d); err != nil {
-			if d.history != nil {
-				d.history.close()
-			}
-			d.register.Close()
-			return err
+	if d.exports, err = openExports(c, d); err != nil {
+		if d.history != nil {
+			d.history.close()
 		}
-		d.register.Hold("otlp", func(s *source.Segment) bool { return d.exporter.Finished(s.ID()) })
+		d.register.Close()
+		return err
 	}
 	engine := query.New(query.Options{
 		Sources: querySources(d.register, d.history, d.exemplars, c.QueryMaxSources), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
@@ -143,27 +138,13 @@ func (d *daemon) build(c *config.Config) (err error) {
 	return nil
 }
 
-func openExporter(o *config.OTLP, d *daemon) (*export.Exporter, error) {
-	enc, err := otlp.New(otlp.Options{
-		Endpoint: o.Endpoint, Protocol: o.Protocol, Headers: o.Headers, Timeout: o.Timeout, Compression: o.Compression,
-		Certificate: o.Certificate, ClientCert: o.ClientCert, ClientKey: o.ClientKey,
-		BatchBytes: o.BatchBytes, BatchPoints: o.BatchPoints, Version: version,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return export.New(export.Options{Name: "otlp", Step: o.Interval, Logger: d.log, Sent: d.metrics.exported}, enc, (&view[export.Segment]{register: d.register}).Segments)
-}
-
 // run works until the context ends or HTTP can't be served any more.
 func (d *daemon) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var work sync.WaitGroup
 	work.Go(func() { d.register.Run(ctx) })
-	if d.exporter != nil {
-		work.Go(func() { d.exporter.Run(ctx) })
-	}
+	work.Go(func() { d.exports.run(ctx) })
 	if d.history != nil {
 		work.Go(func() { d.history.archiver.Run(ctx) })
 	}
@@ -179,16 +160,17 @@ func (d *daemon) run(ctx context.Context) error {
 	work.Wait()
 
 	// Its own last values, and everybody's, go out before it ends.
-	d.metrics.update(d.register, d.exporter, d.history)
+	d.metrics.update(d.register, d.exports, d.history)
 	d.self.Close()
-	if d.exporter != nil {
+	if len(d.exports.all) > 0 {
 		_ = d.register.Poll()
 		last, done := context.WithTimeout(context.Background(), lastExport)
-		if err := d.exporter.Flush(last); err != nil {
+		if err := d.exports.flush(last); err != nil {
 			d.log.Warn("the last export did not end in time", "err", err)
 		}
 		done()
 	}
+	err = errors.Join(err, d.exports.close())
 	stop, done := context.WithTimeout(context.Background(), lastExport)
 	defer done()
 	if d.http.Shutdown(stop) != nil {
@@ -209,7 +191,7 @@ func (d *daemon) polled(took time.Duration, err error) {
 	if d.history != nil {
 		d.history.archiver.Kick()
 	}
-	d.metrics.polled(took, d.register, d.exporter, d.history)
+	d.metrics.polled(took, d.register, d.exports, d.history)
 	since := time.Since(d.freed)
 	free := d.burst.over(d.register.Stats().Found)
 	if d.history != nil {

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/internal/health"
 	"github.com/shmts/shmts/internal/source"
 )
@@ -30,17 +29,16 @@ type selfMetrics struct {
 	shadows, shadowBytes, shadowsRefused *health.Gauge
 	shadowSeriesSkipped, samplesFailed   *health.Counter
 
-	skippedRows, skippedSeries                            *health.Counter
-	droppedSeries, overflowThreads, rejected, lostForks   *health.Counter
-	requestTime, exportTime                               *health.Histogram
-	points, pointsRejected, pointsDropped, rowsLost, sent *health.Counter
-	rowsAhead                                             *health.Counter
-	lastSent                                              *health.Gauge
+	skippedRows, skippedSeries                          *health.Counter
+	droppedSeries, overflowThreads, rejected, lostForks *health.Counter
+	requestTime                                         *health.Histogram
+	exports                                             map[string]*exportMetrics
 }
 
-func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
+func newSelfMetrics(h *health.Health) *selfMetrics {
 	m := &selfMetrics{
 		h:           h,
+		exports:     map[string]*exportMetrics{},
 		process:     health.NewProcess(h),
 		budgets:     newBudgetMetrics(h),
 		polls:       h.Counter("shmtsd_polls_total", "Looks at the store.", ""),
@@ -72,16 +70,6 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 		lostForks:       h.Counter("shmtsd_writers_fork_losses_total", "Forks after which the child could not have a segment.", ""),
 		requestTime:     h.Histogram("shmtsd_http_request_duration_seconds", "Time that an answer of the API took."),
 	}
-	if exports {
-		m.exportTime = h.Histogram("shmtsd_export_request_duration_seconds", "Time that an export request took.")
-		m.points = h.Counter("shmtsd_export_points_total", "Data points that a receiver accepted.", "")
-		m.pointsRejected = h.Counter("shmtsd_export_points_rejected_total", "Data points that a receiver rejected in a partial success.", "")
-		m.pointsDropped = h.Counter("shmtsd_export_points_dropped_total", "Data points in requests that a receiver refused for good.", "")
-		m.rowsLost = h.Counter("shmtsd_export_rows_lost_total", "Rows that were overwritten before they could be exported.", "")
-		m.rowsAhead = h.Counter("shmtsd_export_rows_ahead_total", "Rows of a time that was still to come, as the clock was stepped back: passed over.", "")
-		m.sent = h.Counter("shmtsd_export_sent_bytes_total", "Bytes of export requests, compressed.", "By")
-		m.lastSent = h.Gauge("shmtsd_export_last_success_timestamp_seconds", "Unix time of the last export that was accepted.", "s")
-	}
 	for i, state := range [4]string{"alive", "stalled", "closed", "dead"} {
 		m.segments[i] = h.Gauge("shmtsd_segments", "Segments by the state of their writers.", "", "state", state)
 	}
@@ -89,12 +77,12 @@ func newSelfMetrics(h *health.Health, exports bool) *selfMetrics {
 	return m
 }
 
-func (m *selfMetrics) polled(took time.Duration, r *source.Register, e *export.Exporter, a *history) {
+func (m *selfMetrics) polled(took time.Duration, r *source.Register, x *exports, a *history) {
 	m.pollTime.Record(took.Seconds())
-	m.update(r, e, a)
+	m.update(r, x, a)
 }
 
-func (m *selfMetrics) update(r *source.Register, e *export.Exporter, a *history) {
+func (m *selfMetrics) update(r *source.Register, x *exports, a *history) {
 	if a != nil {
 		m.archive.update(a)
 	}
@@ -134,30 +122,8 @@ func (m *selfMetrics) update(r *source.Register, e *export.Exporter, a *history)
 	m.overflowThreads.Total(float64(s.Readers.OverflowThreads))
 	m.rejected.Total(float64(s.Readers.RejectedRecords))
 	m.lostForks.Total(float64(s.Readers.ForkLosses))
-	if e == nil {
-		return
-	}
-	x := e.Stats()
-	for outcome, n := range x.Requests {
-		m.h.Counter("shmtsd_export_requests_total", "Attempts of export requests.", "", "outcome", outcome).Total(float64(n))
-	}
-	m.points.Total(float64(x.Points))
-	dropped := uint64(0)
-	for _, n := range x.Refused {
-		dropped += n
-	}
-	m.pointsRejected.Total(float64(x.Refused["partial_success"]))
-	m.pointsDropped.Total(float64(dropped - x.Refused["partial_success"]))
-	m.rowsLost.Total(float64(x.Lost[export.LostOverrun]))
-	m.rowsAhead.Total(float64(x.RowsAhead))
-	m.sent.Total(float64(x.Bytes))
-	if !x.LastSent.IsZero() {
-		m.lastSent.Set(float64(x.LastSent.UnixMilli()) / 1000)
-	}
+	m.updateExports(x)
 }
-
-// exported is told of each attempt of an export request.
-func (m *selfMetrics) exported(took time.Duration) { m.exportTime.Record(took.Seconds()) }
 
 // answered is told of each request to the API.
 func (m *selfMetrics) answered(endpoint string, code int, took time.Duration) {

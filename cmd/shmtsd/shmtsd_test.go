@@ -365,7 +365,7 @@ func TestFromRecordToAnswer(t *testing.T) {
 
 	for path, parts := range map[string][]string{
 		"/metrics": {"shmtsd_segments_unlinked_total 1\n", `shmtsd_segments{state="alive"} 2`, "# TYPE shmtsd_poll_duration_seconds histogram",
-			`shmtsd_export_requests_total{outcome="ok"}`, `shmtsd_http_requests_total{code="200",endpoint="query"}`, "process_resident_memory_bytes ",
+			`shmtsd_export_requests_total{destination="otlp",outcome="ok"}`, `shmtsd_http_requests_total{code="200",endpoint="query"}`, "process_resident_memory_bytes ",
 			`version="7.8.9"`},
 		"/api/v1/status/buildinfo":                {"success"},
 		"/api/v1/label/job/values":                {`["shmtsd","shop/worker"]`},

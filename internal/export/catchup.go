@@ -212,18 +212,8 @@ func (p *pastSource) starting(schema *archive.Schema, starts []int64) {
 	if len(starts) != len(schema.Series) {
 		return
 	}
-	if len(p.Series) == len(schema.Series) {
-		for i := range p.starts {
-			p.starts[i] = starts[i] * 1e6
-		}
-		return
-	}
-	k := 0
-	for i, s := range schema.Series {
-		if k < len(p.Series) && p.Series[k] == s {
-			p.starts[k] = starts[i] * 1e6
-			k++
-		}
+	for i := range p.starts {
+		p.starts[i] = starts[i] * 1e6
 	}
 }
 

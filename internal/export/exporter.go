@@ -39,8 +39,6 @@ type Options struct {
 	Positions string
 	// SyncInterval is how often that is made to outlive a loss of power. 0: 5 s.
 	SyncInterval time.Duration
-	// Keep tells which series go out. nil: all.
-	Keep func(src *Source, s *reader.Series) bool
 
 	Logger *slog.Logger // nil: none
 	// Sent is called after each attempt of a request, from the exporter's goroutine, with how long it took. It may be nil.
@@ -407,24 +405,6 @@ func (e *Exporter) commit() {
 	clear(e.moves)
 	e.moves, e.marks, e.gone = e.moves[:0], e.marks[:0], e.gone[:0]
 	e.pos.commit()
-}
-
-// filter leaves out of a source what does not go out, and tells whether there was any.
-func (e *Exporter) filter(src *Source) bool {
-	if e.o.Keep == nil {
-		return false
-	}
-	kept := make([]*reader.Series, 0, len(src.Series))
-	for _, s := range src.Series {
-		if e.o.Keep(src, s) {
-			kept = append(kept, s)
-		}
-	}
-	some := len(kept) < len(src.Series)
-	if some {
-		src.Series = kept
-	}
-	return some
 }
 
 // wholly tells whether all rows of a life are sent, of which the first one begins with row begins of tier 0.

@@ -151,7 +151,6 @@ func (e *Exporter) renew(st *state, seg Segment) {
 	}
 	src := &Source{ID: seg.ID(), Labels: seg.Labels(), Attributes: seg.Attributes(), Start: seg.Start(), Tables: len(st.tables),
 		Series: series, Overrides: overrides}
-	e.filter(src)
 	src.Seen, src.starts = NewBits(len(src.Series)), make([]int64, len(src.Series))
 	for i, s := range src.Series {
 		src.starts[i] = whole(s.Start)

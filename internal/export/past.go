@@ -162,9 +162,6 @@ func (e *Exporter) source(of *archive.Source, schema *archive.Schema, starts []i
 	}
 	src := &Source{ID: hexID(of.Segment), Labels: of.Labels, Attributes: of.Attributes, Start: of.Birth, Tables: schema.Table + 1, Series: schema.Series,
 		Schema: pastSchema{schema, names.String()}}
-	if e.filter(src) {
-		src.Schema = nil
-	}
 	src.Seen, src.starts = NewBits(len(src.Series)), make([]int64, len(src.Series))
 	for i := range src.starts {
 		src.starts[i] = whole(of.Birth)
@@ -210,11 +207,8 @@ type columnsKey struct {
 	folded bool
 }
 
-// columns are those of a source's series: shared by all that have the schema, where nothing is filtered out.
+// columns are those of a source's series, shared by all that have the schema.
 func (e *Exporter) columns(src *pastSource, folded bool) *columns {
-	if len(src.Series) != len(src.schema.Series) {
-		return columnsOf(src.Series, folded)
-	}
 	k := columnsKey{src.schema, folded}
 	c := e.cols[k]
 	if c == nil {

@@ -15,7 +15,7 @@ type Source struct {
 	Start      int64 // unix ns
 	Tables     int
 
-	// Series that go out, of all tables. Rows and encoders know them by their places here.
+	// Series, of all tables. Rows and encoders know them by their places here.
 	Series    []*reader.Series
 	Overrides map[*reader.Series][]reader.Pair // labels that single series carry beside their own
 	// Schema, if it is not nil, is equal for sources whose Series and Overrides say the same, and whose Labels have the same names.

@@ -48,8 +48,10 @@ type transport struct {
 
 func newClient(o Options) (client, error) {
 	t := transport{header: http.Header{"User-Agent": {"OTel-OTLP-Exporter-shmtsd/" + o.Version}}}
-	h := httpclient.Options{Who: "otlp", URL: o.Endpoint, Header: o.Headers, Timeout: o.Timeout,
-		TLS: httpclient.TLS{CAFile: o.Certificate, CertFile: o.ClientCert, KeyFile: o.ClientKey}}
+	h := o.HTTP
+	if h.Who == "" {
+		h.Who = "otlp"
+	}
 	switch o.Protocol {
 	case "http/protobuf", "":
 		t.header.Set("Content-Type", "application/x-protobuf")
@@ -61,7 +63,7 @@ func newClient(o Options) (client, error) {
 		}
 		t.header.Set("Content-Type", "application/grpc+proto")
 		t.header.Set("Te", "trailers")
-		t.header.Set("Grpc-Timeout", strconv.FormatInt(o.Timeout.Milliseconds(), 10)+"m")
+		t.header.Set("Grpc-Timeout", strconv.FormatInt(h.Timeout.Milliseconds(), 10)+"m")
 	default:
 		return nil, errOption("protocol", "http/protobuf or grpc", o.Protocol)
 	}

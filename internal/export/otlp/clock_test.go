@@ -13,7 +13,7 @@ import (
 // The wall clock is stepped forward by an hour: values go on, in the same stream.
 func TestClockStepsForward(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 	c := w.writer(writer.Options{Job: "j", Instance: "i"}).Counter("c")
 	for i := range 4 {
 		if i == 2 {
@@ -36,7 +36,7 @@ func TestClockStepsForward(t *testing.T) {
 func TestClockStepsBack(t *testing.T) {
 	for i, tiers := range [][]writer.Tier{nil, {{Step: time.Second, Rows: 60}}} {
 		r := &receiver{}
-		w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
+		w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 		w.stepped = time.Hour
 		o := writer.Options{Job: "j", Instance: "i"}
 		if tiers != nil {
@@ -87,7 +87,7 @@ func TestClockStepsBack(t *testing.T) {
 // A writer's last row goes out though its time is still to come.
 func TestClockStepsBackAtTheEnd(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 	w.stepped = time.Hour
 	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 	wr.Counter("c").Add(1)
@@ -104,7 +104,7 @@ func TestClockStepsBackAtTheEnd(t *testing.T) {
 // Memory that was rewound begins a new stream where that can be seen, and not where it can't.
 func TestEpochs(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options{Endpoint: startHTTP(t, r)}, time.Second})
+	w := newWorld(t, options{settings{Endpoint: startHTTP(t, r)}, time.Second})
 	s := segtest.New(t, segtest.Options{Job: "j", Instance: "i", BirthUnix: epoch, Tables: []layout.TableSchema{{Name: "t", Lanes: 1, RowCells: 2, LaneCells: 2,
 		SharedCells: 0, Tiers: []layout.TierSchema{{Step: time.Second, Rows: 8}}}}})
 	s.Series(t, 0, "c", layout.Counter, layout.U64, layout.BucketRange{})

@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -87,9 +88,19 @@ func (of *resource) point(b []byte, src *export.Source, m *metric, p *point, row
 		}
 		return of.endPoint(b, m, p, row), true
 	}
+	start := int64(0)
+	if m.data != metricGauge {
+		start = row.Start(p.series)
+	}
+	if m.delta {
+		if before, at, ok := row.Before(p.series); ok {
+			start = at
+			v = minus(v, &before)
+		}
+	}
 	if m.kind == reader.Histogram {
 		src.Seen.Set(p.series)
-		return of.histogramPoint(b, p, src.Series[p.series], &v, row), true
+		return of.histogramPoint(b, p, src.Series[p.series], &v, start, row.Time), true
 	}
 	var bits uint64
 	field := protowire.Number(numberDouble)
@@ -124,7 +135,7 @@ func (of *resource) point(b []byte, src *export.Source, m *metric, p *point, row
 	src.Seen.Set(p.series)
 	b, body := open(b, dataPoints)
 	if m.data == metricSum {
-		b = appendFixed(b, pointStart, uint64(row.Start(p.series)))
+		b = appendFixed(b, pointStart, uint64(start))
 	}
 	b = appendFixed(b, pointTime, uint64(row.Time))
 	b = appendFixed(b, field, bits)
@@ -132,11 +143,37 @@ func (of *resource) point(b []byte, src *export.Source, m *metric, p *point, row
 	return shut(b, body), true
 }
 
-func (of *resource) histogramPoint(b []byte, p *point, series *reader.Series, v *reader.Value, row *export.Row) []byte {
+// minus is what came since an earlier value of the same series: what is only ever added to subtracted, the rest as it is.
+func minus(v reader.Value, before *reader.Value) reader.Value {
+	switch v.Kind {
+	case reader.Counter:
+		if v.Number == reader.F64 {
+			v.Float -= before.Float
+			break
+		}
+		v.Int -= before.Int // modulo 2^64, as it is counted
+		v.Float = float64(uint64(v.Int))
+	case reader.Stat:
+		v.Count -= before.Count
+		v.Sum -= before.Sum
+	case reader.Histogram:
+		v.Count -= before.Count
+		v.Sum -= before.Sum
+		v.Zero -= before.Zero
+		v.Above -= before.Above
+		v.Buckets = slices.Clone(v.Buckets)
+		for i := range min(len(v.Buckets), len(before.Buckets)) {
+			v.Buckets[i] -= before.Buckets[i]
+		}
+	}
+	return v
+}
+
+func (of *resource) histogramPoint(b []byte, p *point, series *reader.Series, v *reader.Value, start, time int64) []byte {
 	b, body := open(b, dataPoints)
 	b = append(append(b, p.attrs...), of.histAttrs...)
-	b = appendFixed(b, pointStart, uint64(row.Start(p.series)))
-	b = appendFixed(b, pointTime, uint64(row.Time))
+	b = appendFixed(b, pointStart, uint64(start))
+	b = appendFixed(b, pointTime, uint64(time))
 	count := v.Zero + v.Above
 	for _, n := range v.Buckets {
 		count += n

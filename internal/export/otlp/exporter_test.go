@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/export"
+	"github.com/shmts/shmts/internal/export/httpclient"
 	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
 )
@@ -32,8 +33,24 @@ type world struct {
 
 // options are a destination's.
 type options struct {
-	Options
+	settings
 	Interval time.Duration
+}
+
+// settings are what of Options tests say.
+type settings struct {
+	Endpoint, Protocol, Compression    string
+	Headers                            map[string]string
+	Timeout                            time.Duration
+	Certificate, ClientCert, ClientKey string
+	BatchPoints                        int
+	Version                            string
+	Delta                              bool
+}
+
+func (s settings) real() Options {
+	return Options{Protocol: s.Protocol, Compression: s.Compression, BatchPoints: s.BatchPoints, Version: s.Version, Delta: s.Delta,
+		HTTP: httpclient.Options{URL: s.Endpoint, Header: s.Headers, Timeout: s.Timeout, TLS: httpclient.TLS{CAFile: s.Certificate, CertFile: s.ClientCert, KeyFile: s.ClientKey}}}
 }
 
 func newWorld(t testing.TB, o options) *world {
@@ -48,11 +65,11 @@ func newWorld(t testing.TB, o options) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
-	if w.enc, err = New(o.Options); err != nil {
+	if w.enc, err = New(o.real()); err != nil {
 		t.Fatal(err)
 	}
 	w.polled = w.segments
-	w.e, err = export.New(export.Options{Name: "test", Step: o.Interval, Backoff: time.Millisecond, Sent: func(time.Duration) {
+	w.e, err = export.New(export.Options{Name: "test", Step: o.Interval, Delta: o.Delta, Backoff: time.Millisecond, Sent: func(time.Duration) {
 		if w.sent != nil {
 			w.sent()
 		}
@@ -191,11 +208,11 @@ func TestValues(t *testing.T) {
 		for _, batch := range []int{0, 3} {
 			t.Run(p.protocol+" "+p.compression+" "+strconv.Itoa(batch), func(t *testing.T) {
 				r := &receiver{}
-				o := Options{Protocol: p.protocol, Compression: p.compression, Headers: map[string]string{"X-Tenant": "a b"}, BatchPoints: batch, Version: "1.2"}
+				o := settings{Protocol: p.protocol, Compression: p.compression, Headers: map[string]string{"X-Tenant": "a b"}, BatchPoints: batch, Version: "1.2"}
 				if o.Endpoint = startHTTP(t, r); p.protocol == "grpc" {
 					o.Endpoint = startGRPC(t, r)
 				}
-				w := newWorld(t, options{Options: o})
+				w := newWorld(t, options{settings: o})
 				recordAll(w.writer(writer.Options{Job: "ns/svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
 				w.run(10 * time.Second)
 				w.flush()
@@ -228,7 +245,7 @@ func TestValues(t *testing.T) {
 // Each row of the tier goes out once, however often there is an export.
 func TestEachRowOnce(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 	c := wr.Counter("c")
 	for range 5 {
@@ -257,7 +274,7 @@ func TestEachRowOnce(t *testing.T) {
 func TestEnd(t *testing.T) {
 	for _, batch := range []int{0, 1} {
 		r := &receiver{}
-		w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r), BatchPoints: batch}})
+		w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r), BatchPoints: batch}})
 		wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 		wr.Counter("c").Add(1)
 		wr.Gauge("never")
@@ -304,7 +321,7 @@ func TestEnd(t *testing.T) {
 // A predecessor's rows go out before its successor's, and no end after those.
 func TestSuccessor(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 	old := w.writer(writer.Options{Job: "j", Instance: "i"})
 	old.Counter("c").Add(1)
 	w.run(12 * time.Second)
@@ -328,7 +345,7 @@ func TestSuccessor(t *testing.T) {
 // A retired series: no recorded value with the first row that does not hold it.
 func TestRetire(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 	a, b := wr.Counter("a"), wr.Stat("b")
 	wr.Counter("keep").Add(5)
@@ -362,7 +379,7 @@ func TestRetire(t *testing.T) {
 // Where the only tier is much finer than the interval, rows are passed over, and their windows folded in.
 func TestThin(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options{Endpoint: startHTTP(t, r)}, 5 * time.Second})
+	w := newWorld(t, options{settings{Endpoint: startHTTP(t, r)}, 5 * time.Second})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 60}}, Stats: 2, Scalars: 4}}})
 	s, c := wr.Stat("s"), wr.Counter("c")
 	for i := range 11 {
@@ -400,7 +417,7 @@ func TestThin(t *testing.T) {
 // What a ring overwrote before it could be sent is counted; the rest goes out.
 func TestRowsLost(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options{Endpoint: startHTTP(t, r)}, time.Second})
+	w := newWorld(t, options{settings{Endpoint: startHTTP(t, r)}, time.Second})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 8}}, Scalars: 4}}})
 	wr.Counter("c").Inc()
 	w.run(2 * time.Second)
@@ -417,7 +434,7 @@ func TestRowsLost(t *testing.T) {
 // Segments of one program share one schema.
 func TestSchemaIsShared(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 	for i := range 20 {
 		wr := w.writer(writer.Options{Job: "j", Instance: strconv.Itoa(i)})
 		wr.Counter("a", writer.Label("k", "v")).Inc()
@@ -437,7 +454,7 @@ func TestSchemaIsShared(t *testing.T) {
 // A series' own label that the source has too is exported_, as in PromQL: an attribute never comes twice.
 func TestLabelConflict(t *testing.T) {
 	r := &receiver{}
-	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 	w.writer(writer.Options{Job: "j", Instance: "i", Labels: map[string]string{"zone": "a"}}).Counter("c", writer.Label("zone", "own")).Add(2)
 	w.run(10 * time.Second)
 	w.flush()
@@ -449,7 +466,7 @@ func BenchmarkFlush(b *testing.B) {
 	for _, p := range protocols {
 		b.Run(p.protocol+"-"+p.compression, func(b *testing.B) {
 			c := &sink{}
-			w := newWorld(b, options{Options: Options{Endpoint: "http://127.0.0.1:1", Compression: p.compression}})
+			w := newWorld(b, options{settings: settings{Endpoint: "http://127.0.0.1:1", Compression: p.compression}})
 			real := w.enc.client.(*httpClient)
 			c.zip = real.zip
 			w.enc.client = c

@@ -36,8 +36,8 @@ import (
 )
 
 // one is a world with one point to send.
-func one(t *testing.T, o Options) *world {
-	w := newWorld(t, options{Options: o})
+func one(t *testing.T, o settings) *world {
+	w := newWorld(t, options{settings: o})
 	w.writer(writer.Options{Job: "j", Instance: "i"}).Counter("c").Add(7)
 	w.run(10 * time.Second)
 	return w
@@ -118,7 +118,7 @@ func TestHTTPFailures(t *testing.T) {
 				}
 				return n == 1
 			}}
-			w := one(t, Options{Endpoint: startHTTP(t, r), Timeout: 300 * time.Millisecond})
+			w := one(t, settings{Endpoint: startHTTP(t, r), Timeout: 300 * time.Millisecond})
 			began := time.Now()
 			w.flush()
 			if d := time.Since(began); d < c.wait {
@@ -179,7 +179,7 @@ func TestGRPCFailures(t *testing.T) {
 				}
 				return nil, nil
 			}}
-			w := one(t, Options{Endpoint: startGRPC(t, r), Protocol: "grpc"})
+			w := one(t, settings{Endpoint: startGRPC(t, r), Protocol: "grpc"})
 			w.flush()
 			outcome := want[code]
 			if outcome == "" {
@@ -199,7 +199,7 @@ func TestGRPCFailures(t *testing.T) {
 			grpc.SetTrailer(ctx, metadata.Pairs("grpc-status-details-bin", string(retryInfo(codes.ResourceExhausted, 700*time.Millisecond))))
 			return nil, status.Error(codes.ResourceExhausted, "slow down")
 		}}
-		w := one(t, Options{Endpoint: startGRPC(t, r), Protocol: "grpc"})
+		w := one(t, settings{Endpoint: startGRPC(t, r), Protocol: "grpc"})
 		began := time.Now()
 		w.flush()
 		if d := time.Since(began); d < 700*time.Millisecond {
@@ -211,7 +211,7 @@ func TestGRPCFailures(t *testing.T) {
 		r := &receiver{grpc: func(int, context.Context) (*collector.ExportMetricsServiceResponse, error) {
 			return &collector.ExportMetricsServiceResponse{PartialSuccess: &collector.ExportMetricsPartialSuccess{RejectedDataPoints: 1, ErrorMessage: "no"}}, nil
 		}}
-		w := one(t, Options{Endpoint: startGRPC(t, r), Protocol: "grpc", Compression: "gzip"})
+		w := one(t, settings{Endpoint: startGRPC(t, r), Protocol: "grpc", Compression: "gzip"})
 		w.flush()
 		checkOutcome(t, w, r, "taken", func(s export.Stats) bool {
 			return s.Requests[export.OutcomePartial] == 1 && s.Refused["partial_success"] == 1
@@ -225,7 +225,7 @@ func TestGRPCFailures(t *testing.T) {
 			}
 			return nil, nil
 		}}
-		w := one(t, Options{Endpoint: startGRPC(t, r), Protocol: "grpc", Timeout: 300 * time.Millisecond})
+		w := one(t, settings{Endpoint: startGRPC(t, r), Protocol: "grpc", Timeout: 300 * time.Millisecond})
 		w.flush()
 		checkOutcome(t, w, r, "retried", nil)
 	})
@@ -242,7 +242,7 @@ func TestGRPCFailures(t *testing.T) {
 		s.Protocols.SetUnencryptedHTTP2(true)
 		go s.Serve(l)
 		defer s.Close()
-		w := one(t, Options{Endpoint: "http://" + l.Addr().String(), Protocol: "grpc"})
+		w := one(t, settings{Endpoint: "http://" + l.Addr().String(), Protocol: "grpc"})
 		w.flush()
 		checkOutcome(t, w, r, "refused", nil)
 	})
@@ -260,7 +260,7 @@ func TestOutage(t *testing.T) {
 		}
 		return down
 	}}
-	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r), BatchPoints: 2}})
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r), BatchPoints: 2}})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 	var want []string
 	for i := range 12 {
@@ -294,7 +294,7 @@ func TestFinishedAfterTheAnswer(t *testing.T) {
 		}
 		return n < 5
 	}}
-	w := newWorld(t, options{Options: Options{Endpoint: startHTTP(t, r)}})
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
 	wr.Counter("c").Inc()
 	w.now += 3 * time.Second
@@ -381,7 +381,7 @@ func TestTLS(t *testing.T) {
 			if protocol == "http/protobuf" {
 				endpoint += "/v1/metrics"
 			}
-			o := Options{Endpoint: endpoint, Protocol: protocol, Certificate: cert, ClientCert: cert, ClientKey: key}
+			o := settings{Endpoint: endpoint, Protocol: protocol, Certificate: cert, ClientCert: cert, ClientKey: key}
 			w := one(t, o)
 			w.flush()
 			sameLines(t, r.lines(), onePoint)
@@ -413,7 +413,7 @@ func TestAutoCompression(t *testing.T) {
 		"http://localhost:4318": false, "http://127.0.0.1:4318": false, "http://[::1]:4318": false,
 		"http://collector:4318": true, "http://10.0.0.1:4318": true, "https://localhost.example": true,
 	} {
-		c, err := newClient(Options{Endpoint: endpoint, Compression: "auto"})
+		c, err := newClient(settings{Endpoint: endpoint, Compression: "auto"}.real())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -424,11 +424,11 @@ func TestAutoCompression(t *testing.T) {
 }
 
 func TestOptionErrors(t *testing.T) {
-	for _, o := range []Options{
+	for _, o := range []settings{
 		{Endpoint: "localhost:4318"}, {Endpoint: "ftp://x"}, {Endpoint: "http://x", Protocol: "http/json"}, {Endpoint: "http://x", Compression: "zstd"},
 		{Endpoint: "https://x", Certificate: "/nonexistent"}, {Endpoint: "https://x", ClientCert: "/nonexistent", ClientKey: "/nonexistent"},
 	} {
-		if _, err := New(o); err == nil || !strings.HasPrefix(err.Error(), "shmts: otlp ") {
+		if _, err := New(o.real()); err == nil || !strings.HasPrefix(err.Error(), "shmts: otlp ") {
 			t.Errorf("%+v: want an error of shmts: otlp, got %v", o, err)
 		}
 	}

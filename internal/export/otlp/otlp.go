@@ -8,20 +8,21 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/export"
+	"github.com/shmts/shmts/internal/export/httpclient"
 	"github.com/shmts/shmts/internal/names"
+	"github.com/shmts/shmts/internal/relabel"
 	"github.com/shmts/shmts/reader"
 )
 
 // Options of New.
 type Options struct {
-	Endpoint    string // http:// or https://; for http/protobuf with its path
-	Protocol    string // "http/protobuf" (also if empty) or "grpc"
-	Headers     map[string]string
-	Timeout     time.Duration // of one request; 0: 10 s
-	Compression string        // "gzip", "none" (also if empty), or "auto": gzip unless the receiver is on this host
-	Certificate string        // PEM files
-	ClientCert  string
-	ClientKey   string
+	HTTP        httpclient.Options // for grpc the path is the protocol's own
+	Protocol    string             // "http/protobuf" (also if empty) or "grpc"
+	Compression string             // "gzip", "none" (also if empty), or "auto": gzip unless the receiver is on this host
+	Delta       bool               // temporality of what is only ever added to; of an up-down counter it is cumulative
+
+	// Rules say which series go out, by what PromQL has for them: what they do to labels does nothing. nil, or what answers nil: all do.
+	Rules func() *relabel.Rules
 
 	BatchBytes  int // a request is sent when it is so large, uncompressed; 0: 2 MiB
 	BatchPoints int // or has so many data points; 0: 50,000
@@ -32,6 +33,8 @@ type Options struct {
 // Encoder is an export.Encoder for OTLP.
 type Encoder struct {
 	client client
+	delta  bool
+	rules  func() *relabel.Rules
 	req    request
 
 	// Segments of the same program share a schema. When there are too many, those that
@@ -44,14 +47,17 @@ var _ export.Encoder = (*Encoder)(nil)
 
 // New makes an encoder. Its error says which option is wrong.
 func New(o Options) (*Encoder, error) {
-	if o.Timeout == 0 {
-		o.Timeout = 10 * time.Second
+	if o.HTTP.Timeout == 0 {
+		o.HTTP.Timeout = 10 * time.Second
 	}
 	if o.BatchBytes == 0 {
 		o.BatchBytes = 2 << 20
 	}
 	if o.BatchPoints == 0 {
 		o.BatchPoints = 50_000
+	}
+	if o.Rules == nil {
+		o.Rules = func() *relabel.Rules { return nil }
 	}
 	scope, body := open(nil, scopeMetricsScope)
 	scope = appendString(scope, scopeName, "github.com/shmts/shmts")
@@ -60,7 +66,7 @@ func New(o Options) (*Encoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Encoder{client: c, schemas: map[any]*schema{}, req: request{scope: scope, maxBytes: o.BatchBytes, maxPoints: o.BatchPoints}}, nil
+	return &Encoder{client: c, delta: o.Delta, rules: o.Rules, schemas: map[any]*schema{}, req: request{scope: scope, maxBytes: o.BatchBytes, maxPoints: o.BatchPoints}}, nil
 }
 
 // Add implements export.Encoder.
@@ -101,6 +107,7 @@ func (e *Encoder) Send(ctx context.Context) export.Result {
 
 // resource is what is written of a source, whatever the row.
 type resource struct {
+	rules       *relabel.Rules
 	schema      *schema
 	resource    []byte        // the Resource, as a field of ResourceMetrics
 	numberAttrs []byte        // the source's labels, as fields of each data point
@@ -109,10 +116,11 @@ type resource struct {
 }
 
 func (e *Encoder) resource(src *export.Source) *resource {
-	if r, ok := src.Enc.(*resource); ok {
+	rules := e.rules()
+	if r, ok := src.Enc.(*resource); ok && r.rules == rules {
 		return r
 	}
-	r := &resource{labels: names.PointLabels(src.Labels)}
+	r := &resource{rules: rules, labels: names.PointLabels(src.Labels)}
 	b, body := open(nil, resourceMetricsResource)
 	for _, p := range names.Resource(src.Labels, src.Attributes) {
 		b = appendAttribute(b, resourceAttributes, p.Name, p.Value)
@@ -122,24 +130,25 @@ func (e *Encoder) resource(src *export.Source) *resource {
 		r.numberAttrs = appendAttribute(r.numberAttrs, numberAttrs, p.Name, p.Value)
 		r.histAttrs = appendAttribute(r.histAttrs, histAttrs, p.Name, p.Value)
 	}
-	r.schema = e.schemaOf(src, r.labels)
+	r.schema = e.schemaOf(src, rules, r.labels)
 	src.Enc = r
 	return r
 }
 
 const maxSchemas = 1024
 
-func (e *Encoder) schemaOf(src *export.Source, labels []reader.Pair) *schema {
+func (e *Encoder) schemaOf(src *export.Source, rules *relabel.Rules, labels []reader.Pair) *schema {
 	key := src.Schema
-	if key == nil {
-		key, e.scratch = schemaKey(e.scratch, src.Tables, src.Series, src.Overrides, labels)
+	kept := keep(src, rules)
+	if key == nil || kept != nil {
+		key, e.scratch = schemaKey(e.scratch, src.Tables, src.Series, src.Overrides, labels, kept)
 	}
 	sc := e.schemas[key]
 	if sc == nil {
 		if len(e.schemas) >= maxSchemas {
 			clear(e.schemas)
 		}
-		sc = newSchema(src.Tables, src.Series, src.Overrides, labels)
+		sc = newSchema(e.delta, src.Tables, src.Series, src.Overrides, labels, kept)
 		e.schemas[key] = sc
 	}
 	return sc

@@ -24,10 +24,11 @@ import (
 
 // receiver is a collector that keeps what it is sent, over HTTP and over gRPC's own server.
 type receiver struct {
-	t    testing.TB
-	mu   sync.Mutex
-	all  []*collector.ExportMetricsServiceRequest
-	seen []http.Header // of HTTP requests
+	t     testing.TB
+	delta bool // of what is monotonic, and of histograms
+	mu    sync.Mutex
+	all   []*collector.ExportMetricsServiceRequest
+	seen  []http.Header // of HTTP requests
 
 	// answer says what to do with the n-th request, from 1; nil: take it.
 	http func(n int, w http.ResponseWriter, r *http.Request) (handled bool)
@@ -149,7 +150,7 @@ func (r *receiver) lines() (out []string) {
 			}
 			for _, sm := range rm.ScopeMetrics {
 				for _, m := range sm.Metrics {
-					out = append(out, metricLines(r.t, attributes(rm.Resource.GetAttributes())["service.name"], m)...)
+					out = append(out, metricLines(r.t, r.delta, attributes(rm.Resource.GetAttributes())["service.name"], m)...)
 				}
 			}
 		}
@@ -157,7 +158,7 @@ func (r *receiver) lines() (out []string) {
 	return out
 }
 
-func metricLines(t testing.TB, service string, m *metrics.Metric) (out []string) {
+func metricLines(t testing.TB, delta bool, service string, m *metrics.Metric) (out []string) {
 	line := func(attrs []*common.KeyValue, kind string, start, time uint64, value string) {
 		var kv []string
 		for k, v := range attributes(attrs) {
@@ -191,14 +192,14 @@ func metricLines(t testing.TB, service string, m *metrics.Metric) (out []string)
 		if d.Sum.IsMonotonic {
 			kind = "counter"
 		}
-		if d.Sum.AggregationTemporality != metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE {
+		if want := temporalityOf(delta && d.Sum.IsMonotonic); d.Sum.AggregationTemporality != want {
 			t.Errorf("%s: temporality %v", m.Name, d.Sum.AggregationTemporality)
 		}
 		for _, p := range d.Sum.DataPoints {
 			line(p.Attributes, kind, p.StartTimeUnixNano, p.TimeUnixNano, number(p))
 		}
 	case *metrics.Metric_ExponentialHistogram:
-		if d.ExponentialHistogram.AggregationTemporality != metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE {
+		if want := temporalityOf(delta); d.ExponentialHistogram.AggregationTemporality != want {
 			t.Errorf("%s: temporality %v", m.Name, d.ExponentialHistogram.AggregationTemporality)
 		}
 		for _, p := range d.ExponentialHistogram.DataPoints {
@@ -242,3 +243,10 @@ func since(ns uint64) string {
 
 // epoch is the tests' beginning of time.
 const epoch int64 = 1_800_000_000_000_000_000
+
+func temporalityOf(delta bool) metrics.AggregationTemporality {
+	if delta {
+		return metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA
+	}
+	return metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE
+}

@@ -32,6 +32,7 @@ type metric struct {
 	part   string // of a stat
 	data   protowire.Number
 	head   []byte // name, description, unit
+	delta  bool
 	tail   []byte // temporality, monotonic: of the data message
 	points []point
 }
@@ -42,7 +43,7 @@ type point struct {
 }
 
 // schemaKey is equal for segments that share a schema. b is scratch, and answered for the next time.
-func schemaKey(b []byte, tables int, series []*reader.Series, overrides map[*reader.Series][]reader.Pair, pointLabels []reader.Pair) ([sha256.Size]byte, []byte) {
+func schemaKey(b []byte, tables int, series []*reader.Series, overrides map[*reader.Series][]reader.Pair, pointLabels []reader.Pair, kept []parts) ([sha256.Size]byte, []byte) {
 	b = binary.LittleEndian.AppendUint32(b[:0], uint32(tables))
 	text := func(s string) { b = append(binary.LittleEndian.AppendUint16(b, uint16(len(s))), s...) }
 	pairs := func(p []reader.Pair) {
@@ -55,7 +56,10 @@ func schemaKey(b []byte, tables int, series []*reader.Series, overrides map[*rea
 	for _, p := range pointLabels {
 		text(p.Name) // a series' own label of that name is written under another
 	}
-	for _, s := range series {
+	for i, s := range series {
+		if kept != nil {
+			b = append(b, byte(kept[i]))
+		}
 		flag := byte(0)
 		if s.NonNegative {
 			flag = 1
@@ -71,7 +75,7 @@ func schemaKey(b []byte, tables int, series []*reader.Series, overrides map[*rea
 	return sha256.Sum256(b), b
 }
 
-func newSchema(tables int, series []*reader.Series, overrides map[*reader.Series][]reader.Pair, pointLabels []reader.Pair) *schema {
+func newSchema(delta bool, tables int, series []*reader.Series, overrides map[*reader.Series][]reader.Pair, pointLabels []reader.Pair, kept []parts) *schema {
 	type key struct {
 		name, unit, part string
 		kind             reader.Kind
@@ -83,10 +87,6 @@ func newSchema(tables int, series []*reader.Series, overrides map[*reader.Series
 		if s.Table < 0 || s.Table >= tables {
 			continue
 		}
-		parts := []string{""}
-		if s.Kind == reader.Stat {
-			parts = []string{names.Last, names.Min, names.Max, names.Sum, names.Count}
-		}
 		field := protowire.Number(numberAttrs)
 		if s.Kind == reader.Histogram {
 			field = histAttrs
@@ -95,13 +95,16 @@ func newSchema(tables int, series []*reader.Series, overrides map[*reader.Series
 		if at[s.Table] == nil {
 			at[s.Table] = make(map[key]int)
 		}
-		for _, part := range parts {
+		for bit, part := range partsOf(s.Kind) {
+			if kept != nil && kept[i]>>bit&1 == 0 {
+				continue
+			}
 			k := key{s.Name, s.Unit, part, s.Kind, s.NonNegative}
 			m, ok := at[s.Table][k]
 			if !ok {
 				m = len(sc.tables[s.Table])
 				at[s.Table][k] = m
-				sc.tables[s.Table] = append(sc.tables[s.Table], newMetric(s, part))
+				sc.tables[s.Table] = append(sc.tables[s.Table], newMetric(s, part, delta))
 			}
 			points := &sc.tables[s.Table][m].points
 			*points = append(*points, point{i, attrs})
@@ -125,7 +128,7 @@ func appendLabels(b []byte, field protowire.Number, own, overrides, pointLabels 
 	return b
 }
 
-func newMetric(s *reader.Series, part string) metric {
+func newMetric(s *reader.Series, part string, delta bool) metric {
 	m := metric{kind: s.Kind, part: part, data: metricGauge}
 	unit, monotonic := s.Unit, false
 	switch {
@@ -148,7 +151,11 @@ func newMetric(s *reader.Series, part string) metric {
 	m.head = appendString(m.head, metricDescription, s.Help)
 	m.head = appendString(m.head, metricUnit, unit)
 	if m.data != metricGauge {
-		m.tail = appendVarint(m.tail, dataTemporality, cumulative)
+		t := uint64(temporalityCumulative)
+		if m.delta = delta && (monotonic || m.data == metricExponential); m.delta {
+			t = temporalityDelta
+		}
+		m.tail = appendVarint(m.tail, dataTemporality, t)
 	}
 	if monotonic {
 		m.tail = appendVarint(m.tail, dataMonotonic, 1)

@@ -32,7 +32,9 @@ const (
 	dataPoints      = 1 // of gauge, sum and exponential histogram
 	dataTemporality = 2
 	dataMonotonic   = 3
-	cumulative      = 2 // AGGREGATION_TEMPORALITY_CUMULATIVE
+
+	temporalityDelta      = 1 // AGGREGATION_TEMPORALITY_DELTA
+	temporalityCumulative = 2
 
 	pointStart      = 2
 	pointTime       = 3
