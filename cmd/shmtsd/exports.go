@@ -11,6 +11,7 @@ import (
 	"github.com/shmts/shmts/internal/config"
 	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/internal/export/otlp"
+	"github.com/shmts/shmts/internal/export/remotewrite"
 	"github.com/shmts/shmts/internal/health"
 	"github.com/shmts/shmts/internal/relabel"
 	"github.com/shmts/shmts/internal/source"
@@ -46,7 +47,7 @@ func openExports(c *config.Config, d *daemon) (*exports, error) {
 }
 
 func openExport(c *config.Config, o *config.Destination, d *daemon) (*export.Exporter, error) {
-	enc, err := encoder(o, d.settings)
+	enc, err := encoder(o, d)
 	if err != nil {
 		return nil, err
 	}
@@ -73,11 +74,15 @@ func openExport(c *config.Config, o *config.Destination, d *daemon) (*export.Exp
 }
 
 // encoder is a destination's protocol.
-func encoder(o *config.Destination, settings *reloadable) (export.Encoder, error) {
+func encoder(o *config.Destination, d *daemon) (export.Encoder, error) {
 	switch o.Protocol {
 	case config.OTLPHTTP, config.OTLPGRPC:
 		return otlp.New(otlp.Options{HTTP: o.HTTP, Protocol: o.Protocol, Compression: o.Compression, Delta: o.Delta, BatchBytes: o.BatchBytes, BatchPoints: o.BatchPoints,
-			Version: version, Rules: joined(settings, o.Rules)})
+			Version: version, Rules: joined(d.settings, o.Rules)})
+	case config.RemoteWrite:
+		return remotewrite.New(remotewrite.Options{HTTP: o.HTTP, Message: o.Message, MaxSamples: o.MaxSamples, MaxShards: o.MaxShards, NoRetryOn429: o.NoRetryOn429,
+			Exemplars: o.Exemplars, Classic: o.Classic, NoMetadata: o.NoMetadata, MetadataInterval: o.MetadataInterval, Step: o.Step,
+			Relabel: joined(d.settings, o.Rules)(), Version: version, Logger: d.log})
 	}
 	return nil, fmt.Errorf("shmts: %s: want a protocol that is there, got %s", o.Name, o.Protocol)
 }

@@ -201,7 +201,11 @@ func (e *Exporter) part(ctx context.Context, c *cursor, info *archive.BlockInfo,
 			if c.jumped {
 				reason = LostAgedOut
 			}
-			e.lost(reason, (begins-1-pos.base+covers-1)/covers)
+			missing := (begins - 1 - pos.base + covers - 1) / covers
+			if pos.base == 0 { // rows before a table's first series hold nothing
+				missing = min(missing, rowsBetween(src.since(info.Schema.Table), chunk.Times[first]*1e6-int64(info.Step), info.Step))
+			}
+			e.lost(reason, missing)
 		}
 	}
 	return e.pass(ctx, src, pos, chunk, cols, 0)
@@ -215,6 +219,7 @@ func (p *pastSource) starting(schema *archive.Schema, starts []int64) {
 	for i := range p.starts {
 		p.starts[i] = starts[i] * 1e6
 	}
+	p.tables = p.tables[:0]
 }
 
 // fill sends what the tier and coarser ones have of the rows between a position and row below of tier 0.

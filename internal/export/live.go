@@ -187,8 +187,7 @@ func (e *Exporter) renew(st *state, seg Segment) {
 // rows puts new rows of a table into the request, until there are none, or it is full: then it answers true.
 func (e *Exporter) rows(st *state, table int) (full bool) {
 	t := &st.tables[table]
-	t.caught = t.tier < 0
-	if t.caught {
+	if t.caught = t.tier < 0 || st.src.since(table) == math.MaxInt64; t.caught {
 		return false
 	}
 	if t.waiting { // the archive's rows have moved pos, perhaps
@@ -358,6 +357,9 @@ func (r *ringRow) reaches(row *reader.Row) bool {
 		if n := r.covers(row); r.begins(row) > pos.base+1+n/2 {
 			missing = (r.begins(row) - 1 - pos.base + n - 1) / n
 		}
+		if pos.base == 0 { // rows before a table's first series hold nothing
+			missing = min(missing, rowsBetween(r.st.src.since(r.n), row.Begin, r.st.seg.Tables()[r.n].Tiers[t.tier].Step))
+		}
 	}
 	if missing == 0 {
 		return true
@@ -373,9 +375,15 @@ func (r *ringRow) reaches(row *reader.Row) bool {
 		}
 		t.since = time.Time{}
 	}
+	t.no = row.No - 1 // counted
 	e.lost(LostOverrun, missing)
 	e.o.Logger.Warn("rows were overwritten before they could be exported", "segment", r.st.seg.ID(), "rows", missing)
 	return true
+}
+
+// rowsBetween is how many rows of a step there are from one time to another, unix ns.
+func rowsBetween(from, to int64, step time.Duration) uint64 {
+	return uint64(max(0, to-from+int64(step)/2) / int64(step))
 }
 
 // maxWait is how long rows of a ring wait for those before them, when nothing of these comes out of the archive: living sources' rows are

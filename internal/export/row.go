@@ -22,9 +22,23 @@ type Source struct {
 	Schema any
 
 	starts []int64 // of each of Series, unix ns, whole milliseconds
+	tables []int64 // see since
 
 	Seen Bits // series that had a point, and no end yet
 	Enc  any  // the Encoder's own
+}
+
+// since is when the first series of a table was registered, unix ns: math.MaxInt64 if it has none.
+func (s *Source) since(table int) int64 {
+	for len(s.tables) <= table {
+		s.tables = append(s.tables, math.MaxInt64)
+		for i, sr := range s.Series {
+			if sr.Table == len(s.tables)-1 {
+				s.tables[len(s.tables)-1] = min(s.tables[len(s.tables)-1], s.starts[i])
+			}
+		}
+	}
+	return s.tables[table]
 }
 
 // Row is one table of a Source at one instant. It is valid during the call that hands it over.
