@@ -75,6 +75,12 @@ type exemplarKey struct {
 	schema  [16]byte
 }
 
+// number is that of an exemplar of a living segment, by its position in the snapshot.
+type number struct {
+	living int
+	no     uint64
+}
+
 // gathering is one selection of exemplars at work.
 type gathering struct {
 	h    *History
@@ -85,6 +91,7 @@ type gathering struct {
 	living   []*livingExemplars // by position in the snapshot; nil: none yet
 	first    []uint64           // by that: number of the oldest that is in memory; 0: none is
 	at       []map[*reader.Series]int
+	homeless map[number]bool // that are in memory, of series that the segment has no more
 	archived map[exemplarKey]*archivedExemplars
 	order    []query.Segment             // that any were found of
 	match    func([]*reader.Series) bool // names that are wanted; nil: all
@@ -96,7 +103,7 @@ func (h *History) exemplars(ctx context.Context, want query.Selection) ([]query.
 	s := h.now()
 	n := len(s.living)
 	g := &gathering{h: h, s: s, want: want, living: make([]*livingExemplars, n), first: make([]uint64, n), at: make([]map[*reader.Series]int, n), archived: map[exemplarKey]*archivedExemplars{},
-		match: query.MatchNames(want.Matchers), named: map[*reader.Series]bool{}}
+		homeless: map[number]bool{}, match: query.MatchNames(want.Matchers), named: map[*reader.Series]bool{}}
 	matchers := labelMatchers(want.Matchers)
 	if h.o.Recent != nil {
 		for i, l := range s.living {
@@ -180,7 +187,11 @@ func (g *gathering) recent(i int, l Living, wanted bool) {
 			return true
 		}
 		of := g.of(i)
-		g.add(of, &of.gathered, g.position(i, x.Series), query.Exemplar{Value: x.Value, Time: x.Time, TraceID: x.TraceID, SpanID: x.SpanID})
+		at := g.position(i, x.Series)
+		if at < 0 {
+			g.homeless[number{i, x.Number}] = true
+		}
+		g.add(of, &of.gathered, at, query.Exemplar{Value: x.Value, Time: x.Time, TraceID: x.TraceID, SpanID: x.SpanID})
 		return g.n <= g.want.Exemplars
 	})
 }
@@ -228,7 +239,7 @@ func (g *gathering) take(p *archive.Exemplars) {
 		}
 		found := query.Exemplar{Value: e.Value, Time: e.Time, TraceID: e.TraceID, SpanID: e.SpanID}
 		if alive {
-			if first := g.first[i]; first > 0 && e.Number >= first {
+			if first := g.first[i]; first > 0 && e.Number >= first && !g.homeless[number{i, e.Number}] {
 				continue // memory has it, if it is to be had
 			}
 			x := g.of(i)
