@@ -48,7 +48,7 @@ func ours(t *testing.T, wrap func(http.Handler) http.Handler) *httptest.Server {
 }
 
 // prometheus starts one with a data directory and a configuration, and gives its URL.
-func prometheus(t *testing.T, data, config string) string {
+func prometheus(t *testing.T, data, config string, flags ...string) string {
 	t.Helper()
 	path, err := peers.Prometheus(t.Logf)
 	if err != nil {
@@ -64,7 +64,7 @@ func prometheus(t *testing.T, data, config string) string {
 	}
 	address := l.Addr().String()
 	l.Close()
-	cmd := exec.Command(path, "--config.file", file, "--storage.tsdb.path", data, "--web.listen-address", address, "--storage.tsdb.retention.time", "100y", "--log.level", "error")
+	cmd := exec.Command(path, append([]string{"--config.file", file, "--storage.tsdb.path", data, "--web.listen-address", address, "--storage.tsdb.retention.time", "100y", "--log.level", "error"}, flags...)...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
