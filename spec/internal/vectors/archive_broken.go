@@ -80,15 +80,15 @@ func head(do func(b []byte)) func(*simple) {
 	}
 }
 
-// traced appends a block of exemplars to the open extent: two parts of one exemplar each.
-func traced(s *simple) int {
+// tracedBlock appends a block of exemplars to the open extent: two parts of one exemplar each.
+func tracedBlock(s *simple) int {
 	return s.open.exemplars(tracePart{source: 0, of: []trace{{no: 3, t: 5_000_000_000, value: 0.75, id: 1}}}, tracePart{source: 1, of: []trace{{no: 4, t: 6_000_000_000, value: 8, id: 2}}})
 }
 
 // traceHead changes the head of such a block.
 func traceHead(do func(b []byte)) func(*simple) {
 	return func(s *simple) {
-		at := traced(s)
+		at := tracedBlock(s)
 		do(s.open.b[at+64:])
 		s.open.signHead(at)
 	}
@@ -97,7 +97,7 @@ func traceHead(do func(b []byte)) func(*simple) {
 // traceRun changes the run of its first part, and makes body_check right.
 func traceRun(do func(b []byte)) func(*simple) {
 	return func(s *simple) {
-		at := traced(s)
+		at := tracedBlock(s)
 		run := at + 64 + 8 + 2*24
 		end := run + int(le.Uint32(s.open.b[at+64+8+12:]))
 		do(s.open.b[run:end])
@@ -377,17 +377,17 @@ func brokenArchives() []Vector {
 		}},
 		// 16.3
 		{"exemplars-0", "16.3", "a part without exemplars", Skip, "exemplars at least 1", traceHead(func(b []byte) { le.PutUint32(b[8+8:], 0) })},
-		{"exemplars-count", "16.3", "another number of exemplars in the header than in the parts", Skip, "as many as the header says", block32(traced, 0x30, 3)},
+		{"exemplars-count", "16.3", "another number of exemplars in the header than in the parts", Skip, "as many as the header says", block32(tracedBlock, 0x30, 3)},
 		{"exemplars-parts-0", "16.3", "a block of no part", Skip, "count 1 to 1024", func(s *simple) {
 			s.open.block(blockHead{typ: typeExemplars, head: 8}, make([]byte, 8))
 			s.open.signHead(s.open.at - 72)
 		}},
-		{"exemplars-head", "16.3", "a head of another length than its parts have", Skip, "head", block32(traced, 0x34, 8+24)},
-		{"exemplars-head-check", "16.3", "a head whose check is wrong, under a right body_check", Skip, "check of the head", body(traced, func(b []byte) { b[0] ^= 1 })},
+		{"exemplars-head", "16.3", "a head of another length than its parts have", Skip, "head", block32(tracedBlock, 0x34, 8+24)},
+		{"exemplars-head-check", "16.3", "a head whose check is wrong, under a right body_check", Skip, "check of the head", body(tracedBlock, func(b []byte) { b[0] ^= 1 })},
 		{"exemplars-end-past", "16.3", "a part that ends behind the block", Skip, "end of a part", traceHead(func(b []byte) { le.PutUint32(b[8+24+12:], 1<<20) })},
 		{"exemplars-end-descending", "16.3", "a part that ends before it begins", Skip, "end of a part", traceHead(func(b []byte) { le.PutUint32(b[8+24+12:], 4) })},
 		{"exemplars-source-unknown", "16.3", "exemplars of a source that no block gave, and what it would have been is given to nobody else", Skip, "a source that a block gave", func(s *simple) {
-			traced(s)
+			tracedBlock(s)
 			s.open.exemplars(tracePart{source: 2, of: []trace{{no: 9, t: 1}}})
 			s.open.people(2, person{id: 3})
 			s.open.shares(0, second, false, nil, tick2(2, 20))
