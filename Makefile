@@ -72,7 +72,7 @@ fuzz: ## fuzz what a hostile segment or a broken archive can say, FUZZTIME (30s)
 
 .PHONY: peers
 peers: build ## build a real OpenTelemetry Collector and Prometheus, pinned, and test against them end to end
-	$(GO) test -tags peers -timeout 45m -v ./internal/e2e/... ./internal/server ./internal/history
+	$(GO) test -tags peers -timeout 45m -v ./internal/e2e/... ./internal/server ./internal/history ./internal/export/remotewrite
 
 .PHONY: vectors
 vectors: ## write spec/vectors anew

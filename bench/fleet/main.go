@@ -41,6 +41,7 @@ type config struct {
 	store               string // for the role of a writer
 	first               int
 	profile             string
+	exports             bool
 	compression         string // of OTLP
 }
 
@@ -59,6 +60,7 @@ func main() {
 	flag.StringVar(&c.daemon, "shmtsd", "bin/shmtsd", "the daemon's `path`")
 	flag.BoolVar(&c.prometheus, "prometheus", false, "compare with Prometheus (built if it is not cached: minutes)")
 	flag.StringVar(&c.expose, "expose", "", "`path` of bench/peers/expose, for -prometheus")
+	flag.BoolVar(&c.exports, "exports", false, "measure what sends samples on, and nothing else: shmtsd, the Collector, vmagent, Prometheus's agent; wants -expose")
 	flag.StringVar(&c.store, "store", "", "internal: the writer's store")
 	flag.IntVar(&c.first, "first", 0, "internal: the writer's first segment")
 	flag.StringVar(&c.profile, "writer.cpuprofile", "", "keep a profile of one writer process in this `file`")
@@ -84,8 +86,8 @@ func run(c config) error {
 	if c.segments < c.processes || c.processes < 1 {
 		return fmt.Errorf("shmts: want at least a segment a process and a process, got %d segments, %d processes", c.segments, c.processes)
 	}
-	if c.prometheus && c.expose == "" {
-		return errors.New("shmts: -prometheus wants -expose, got none")
+	if (c.prometheus || c.exports) && c.expose == "" {
+		return errors.New("shmts: -prometheus and -exports want -expose, got none")
 	}
 	// In /dev/shm, as segments are; private, so that nobody's segments count.
 	store, err := os.MkdirTemp("/dev/shm", "shmts-fleet-")
@@ -131,6 +133,9 @@ func measure(c config, store string, all *children) error {
 		if err := w.ready(60 * time.Second); err != nil {
 			return err
 		}
+	}
+	if c.exports {
+		return withExports(c, store, all, writers)
 	}
 	if err := withTimers(c, self, all); err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 // Each target has 100 series on the wire: 60 counters and 40 gauges. That is less
 // than the segments hold, whose stats and histograms would be 5 and 83 series each.
 func withPrometheus(c config, all *children) error {
-	binary, err := peers.Prometheus(func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) })
+	binary, err := peers.Prometheus(say)
 	if err != nil {
 		return err
 	}
@@ -26,30 +26,12 @@ func withPrometheus(c config, all *children) error {
 	}
 	defer os.RemoveAll(dir)
 
-	var exposers []*child
-	var targets strings.Builder
-	for p := range c.processes {
-		first, count := share(c.segments, c.processes, p)
-		address, err := freeAddress()
-		if err != nil {
-			return err
-		}
-		e, err := all.start(c.expose, "-listen", address, "-first", fmt.Sprint(first), "-targets", fmt.Sprint(count))
-		if err != nil {
-			return err
-		}
-		exposers = append(exposers, e)
-		for i := first; i < first+count; i++ {
-			fmt.Fprintf(&targets, "      - {targets: [%q], labels: {__metrics_path__: /metrics/%d, instance: \"%d\"}}\n", address, i, i)
-		}
-	}
-	for _, e := range exposers {
-		if err := e.ready(60 * time.Second); err != nil {
-			return err
-		}
+	exposers, targets, err := startExposers(c, all)
+	if err != nil {
+		return err
 	}
 	file := filepath.Join(dir, "prometheus.yml")
-	text := "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n  - job_name: fleet\n    static_configs:\n" + targets.String()
+	text := "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n  - job_name: fleet\n    static_configs:\n" + targets
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return err
 	}
@@ -87,4 +69,30 @@ func withPrometheus(c config, all *children) error {
 		}
 	}
 	return nil
+}
+
+// startExposers starts the processes that are scraped, and answers them and the targets of a static_configs.
+func startExposers(c config, all *children) (exposers []*child, targets string, err error) {
+	var text strings.Builder
+	for p := range c.processes {
+		first, count := share(c.segments, c.processes, p)
+		address, err := freeAddress()
+		if err != nil {
+			return nil, "", err
+		}
+		e, err := all.start(c.expose, "-listen", address, "-first", fmt.Sprint(first), "-targets", fmt.Sprint(count))
+		if err != nil {
+			return nil, "", err
+		}
+		exposers = append(exposers, e)
+		for i := first; i < first+count; i++ {
+			fmt.Fprintf(&text, "      - {targets: [%q], labels: {__metrics_path__: /metrics/%d, instance: \"%d\"}}\n", address, i, i)
+		}
+	}
+	for _, e := range exposers {
+		if err := e.ready(60 * time.Second); err != nil {
+			return nil, "", err
+		}
+	}
+	return exposers, text.String(), nil
 }

@@ -59,28 +59,35 @@ func (s *sink) receive(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	body := wire
-	if r.Header.Get("Content-Encoding") == "gzip" {
-		z, err := gzip.NewReader(bytes.NewReader(wire))
-		if err == nil {
-			body, err = io.ReadAll(z)
-		}
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-	}
-	var request collectorpb.ExportMetricsServiceRequest
-	if err := proto.Unmarshal(body, &request); err != nil {
+	n, err := otlpPoints(wire, r.Header.Get("Content-Encoding"))
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	s.mu.Lock()
 	s.total.requests++
 	s.total.bytes += int64(len(wire))
-	s.total.points += points(&request)
+	s.total.points += n
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/x-protobuf") // an empty answer: all accepted
+}
+
+// otlpPoints counts the data points of a request.
+func otlpPoints(body []byte, encoding string) (int64, error) {
+	if encoding == "gzip" {
+		z, err := gzip.NewReader(bytes.NewReader(body))
+		if err == nil {
+			body, err = io.ReadAll(z)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	var request collectorpb.ExportMetricsServiceRequest
+	if err := proto.Unmarshal(body, &request); err != nil {
+		return 0, err
+	}
+	return points(&request), nil
 }
 
 func points(request *collectorpb.ExportMetricsServiceRequest) int64 {
