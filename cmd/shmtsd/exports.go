@@ -82,7 +82,7 @@ func encoder(o *config.Destination, d *daemon) (export.Encoder, error) {
 	case config.RemoteWrite:
 		return remotewrite.New(remotewrite.Options{HTTP: o.HTTP, Message: o.Message, MaxSamples: o.MaxSamples, MaxShards: o.MaxShards, NoRetryOn429: o.NoRetryOn429,
 			Exemplars: o.Exemplars, Classic: o.Classic, NoMetadata: o.NoMetadata, MetadataInterval: o.MetadataInterval, Step: o.Step,
-			Rules: joined(d.settings, o.Rules), Version: version, Logger: d.log})
+			Rules: joined(d.settings, o.Rules), Version: version, Logger: d.log.With("destination", o.Name)})
 	}
 	return nil, fmt.Errorf("shmts: %s: want a protocol that is there, got %s", o.Name, o.Protocol)
 }
