@@ -129,6 +129,7 @@ type Archiver struct {
 
 	polls  uint64
 	states map[ident]*segment // under mu for writing
+	order  []*segment         // as the last poll saw them
 	ids    map[[16]byte][]*segment
 	plans  plans
 	groups map[groupKey]*group
@@ -278,8 +279,16 @@ func (a *Archiver) Poll() {
 	segments := a.segments()
 	var ended []*segment
 	oldest := now.UnixMilli()
-	for _, seg := range segments {
-		st := a.know(seg)
+	a.order = slices.Grow(a.order, max(len(segments)-len(a.order), 0))[:len(segments)]
+	for i, seg := range segments {
+		st := a.order[i]
+		if st != nil && st.seg == seg && st.poll == a.polls-1 { // as at the poll before, mostly
+			st.poll = a.polls
+			st.see(seg.Epoch())
+		} else {
+			st = a.know(seg)
+			a.order[i] = st
+		}
 		if st.drained.Load() {
 			continue
 		}

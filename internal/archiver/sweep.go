@@ -57,14 +57,14 @@ type SweepStats struct {
 }
 
 const (
-	sweepRows = 30 // so many rows of the coarse tier are worth a block
-	// The least of these with which a source is folded for the first time.
-	leastSweepRows = 5
+	sweepRows      = 30               // so many rows of the coarse tier are worth a block
+	leastSweepRows = 5                // and the first time so many at least
 	sweepWords     = 1 << 19          // values of rows that are held before they are written, at most, unless one source alone has more
 	sweepTables    = 256              // of these, so many are folded in one Sweep for a tier, so that work is spread
 	loadBlocks     = 1024             // and so many blocks looked at after a restart
 	settle         = 15 * time.Minute // a source without rows for so long and two steps is taken as silent: rows are written within maxWait
 	markEvery      = time.Minute
+	scanEvery      = 5 * time.Second
 	keepMemory     = 60 // sweeps, of which there is one a second or so
 )
 
@@ -94,6 +94,7 @@ func (s *Sweeper) Through(w archive.Writer, live func(archive.Key) bool) { s.out
 func (s *Sweeper) forget() {
 	for _, l := range s.levels {
 		l.pending, l.loaded, l.frontier, l.members = map[tableKey]*pending{}, false, math.MinInt64, nil
+		l.noted, l.scanned = nil, 0
 		l.drop()
 		l.scan, _ = s.Writer.Marked(l.fine + 1)
 		l.marked = l.scan
@@ -195,6 +196,8 @@ type level struct {
 	batch    sweepBatch
 	intakes  map[intakeKey]*intake
 	due      []*pending
+	noted    []*pending // that got blocks since the last sweep: what else is due, time alone makes so
+	scanned  int64      // when all pending ones were looked at, unix ms; 0: they have to be
 }
 
 type tableKey struct {
@@ -215,6 +218,7 @@ type pending struct {
 	looked    bool // found by looking after a restart
 	ended     bool
 	ephemeral bool
+	noted     bool
 }
 
 // entry is a block, or some of them, in which a source has rows.
@@ -246,6 +250,10 @@ func (l *level) note(n news) {
 		l.pending[k] = p
 	}
 	p.hint, p.newest, p.ended = n.hint, n.newest, p.ended || n.ended
+	if !p.noted {
+		p.noted = true
+		l.noted = append(l.noted, p)
+	}
 	if p.located && n.base <= p.base {
 		return
 	}
@@ -345,10 +353,22 @@ func (p *pending) enough() int64 {
 	return leastSweepRows + int64(phase*(sweepRows-leastSweepRows+1))
 }
 
-// collect puts what is due into l.due, forgets who has nothing left to fold, and answers the time.
+// collect puts what is due into l.due, forgets who has nothing left to fold, and answers the time. All are looked at now and then, those with new
+// blocks each time.
 func (l *level) collect(now int64) (clock int64) {
 	clock = l.clock(now)
 	l.due = l.due[:0]
+	all := !l.loaded || l.scanned == 0 || now < l.scanned || now-l.scanned >= scanEvery.Milliseconds()
+	for _, p := range l.noted {
+		if p.noted = false; !all && l.pending[p.key] == p && l.isDue(p, clock) {
+			l.due = append(l.due, p)
+		}
+	}
+	clear(l.noted)
+	if l.noted = l.noted[:0]; !all {
+		return clock
+	}
+	l.scanned = now
 	for k, p := range l.pending {
 		switch {
 		case l.isDue(p, clock):
@@ -365,10 +385,14 @@ func (l *level) sweep(now int64) {
 	clock := l.collect(now)
 	if !l.loaded && len(l.due) < sweepTables {
 		l.load()
+		l.scanned = 0
 		clock = l.collect(now)
 	}
+	scanned := l.scanned
+	l.scanned = 0 // unless all is done that is due
 	if len(l.due) > sweepTables {
 		l.choose()
+		scanned = 0
 	}
 	l.order()
 	for _, p := range l.due {
@@ -381,6 +405,7 @@ func (l *level) sweep(now int64) {
 	if !l.flush() {
 		return
 	}
+	l.scanned = scanned
 	l.rest()
 	l.mark(now)
 }

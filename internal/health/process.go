@@ -56,17 +56,30 @@ func (p *Process) Update() {
 			}
 		}
 	}
-	if now := time.Now(); now.After(p.nextFds) { // with thousands of segments open, the list is long
-		p.nextFds = now.Add(10 * time.Second)
-		if d, err := os.Open("/proc/self/fd"); err == nil {
-			if names, err := d.Readdirnames(-1); err == nil {
-				p.fds.Set(float64(len(names) - 1))
-			}
-			d.Close()
-		}
-	}
+	p.openFds()
 	metrics.Read(p.samples)
 	p.heap.Set(float64(p.samples[0].Value.Uint64() - p.samples[1].Value.Uint64()))
 	p.gc.Total(float64(p.samples[2].Value.Uint64()))
 	p.goroutines.Set(float64(runtime.NumGoroutine()))
+}
+
+// openFds counts open descriptors. From Linux 6.2 on the directory's size says how many there are; before, it is 0, and with thousands of
+// segments open the list is long.
+func (p *Process) openFds() {
+	var st unix.Stat_t
+	if unix.Stat("/proc/self/fd", &st) == nil && st.Size > 0 {
+		p.fds.Set(float64(st.Size))
+		return
+	}
+	now := time.Now()
+	if now.Before(p.nextFds) {
+		return
+	}
+	p.nextFds = now.Add(10 * time.Second)
+	if d, err := os.Open("/proc/self/fd"); err == nil {
+		if names, err := d.Readdirnames(-1); err == nil {
+			p.fds.Set(float64(len(names) - 1))
+		}
+		d.Close()
+	}
 }
