@@ -86,6 +86,12 @@ type loaded struct {
 	at    []uint32 // of all of them
 }
 
+// size is how many bytes of memory it takes.
+func (l *loaded) size() int { return cap(l.data) + 4*cap(l.at) + (8+runSize)*cap(l.of) }
+
+// runSize is a blockRun's, bytes.
+const runSize = 64
+
 // manyRuns is how many are worth a memory of their own.
 const manyRuns = 16
 
@@ -212,7 +218,7 @@ func (b *rowsBlock) load(first, last int) error {
 		}
 	}
 	if b.keep != nil {
-		b.keep.grow(b, int(to-from)+(4*n+80)*(last-first))
+		b.keep.grow(b, int(to-from)+(4*n+8+runSize)*(last-first))
 	}
 	return nil
 }

@@ -6,8 +6,10 @@ package archive
 type Shared struct {
 	now  *session
 	free []*loaded
-	size int // of what is free, bytes
 }
+
+// keepShared is how many bytes of blocks' memory are kept from one Next to the next.
+const keepShared = 8 << 20
 
 // Add has an incarnation share what is read from now on with those that were added since the last Next.
 func (s *Shared) Add(inc *Incarnation) {
@@ -27,10 +29,13 @@ func (s *Shared) Next() {
 	if s.now == nil {
 		return
 	}
+	clear(s.free) // it was enough without
+	s.free = s.free[:0]
+	size := 0
 	for _, b := range s.now.end() {
-		if l := b.many; l != nil && s.size+cap(l.data) <= keepBlocks {
+		if l := b.many; l != nil && size+l.size() <= keepShared {
 			s.free = append(s.free, l)
-			s.size += cap(l.data)
+			size += l.size()
 		}
 	}
 	s.now = nil
@@ -52,7 +57,6 @@ func (s *Shared) take(size int) *loaded {
 		}
 	}
 	l := s.free[best]
-	s.size -= cap(l.data)
 	s.free[best] = s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	return l

@@ -226,3 +226,70 @@ func TestCopiesAtOnce(t *testing.T) {
 		t.Errorf("want two copies of 21 rows, got %v by copy", rows)
 	}
 }
+
+// A disk that is mended has lost what was folded since the last sync, as far as the sweeper knows it was: it is folded again, and nothing else twice.
+func TestMendedSweep(t *testing.T) {
+	w := newSwept(t, 3, SweepOptions{})
+	l := newLossy(t)
+	w.mem = l
+	w.restart()
+	var all []*sweptSource
+	for range 3 {
+		all = append(all, w.birth("j", 0))
+	}
+	live := func(seconds int) {
+		for range seconds {
+			w.now += 1000
+			for _, s := range all {
+				s.row(w.now, 2)
+			}
+			if len(all[0].waiting) == 60 {
+				w.flush(all...)
+			}
+			w.sweep()
+		}
+	}
+	lose := func() {
+		t.Helper()
+		l.err = errors.New("no disk")
+		if err := w.s.Mend(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live(900)
+	if n := len(w.read(all[0].Key, 1)); n == 0 {
+		t.Fatal("want rows folded, got none")
+	}
+	for _, s := range all { // the fine rows are on the disk, and nothing that was folded is
+		if len(s.waiting) != 0 {
+			t.Fatalf("want all flushed, got %d waiting", len(s.waiting))
+		}
+	}
+	folded := w.s.Stats().Folded
+	coarse := l.saved[filepath.Join(l.dir, "10s.tier")]
+	l.save()
+	l.saved[filepath.Join(l.dir, "10s.tier")] = coarse
+	lose()
+	if n := len(w.read(all[0].Key, 1)); n != 0 {
+		t.Fatalf("want what was folded lost, got %d rows", n)
+	}
+	live(60)
+	if w.s.Stats().Folded <= folded {
+		t.Error("mended: want rows folded again, got none")
+	}
+	l.save()
+	lose() // of nothing
+	live(60)
+	w.end()
+	for _, s := range all {
+		for tier := 1; tier <= 2; tier++ {
+			rows, covered := w.read(s.Key, tier), uint64(0)
+			for _, r := range rows {
+				covered += r.coverage
+			}
+			if last := rows[len(rows)-1]; covered != uint64(len(s.all)) || last.value != s.all[len(s.all)-1].value || !last.end {
+				t.Errorf("tier %d: want %d rows covered, each once, got %d, up to %+v", tier, len(s.all), covered, last)
+			}
+		}
+	}
+}
