@@ -134,14 +134,6 @@ func either(c bool, a, b how) how {
 
 func resize[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }
 
-// Words is how many words of memory the rows held are, about.
-func (f *Folder) Words() (n int) {
-	for _, c := range f.cells {
-		n += len(c)
-	}
-	return n
-}
-
 // Add takes further rows in, with the columns of Columns; a field without Cells has no values. Rows that are not folded count as
 // one row of tier 0 each, unless they come with Coverage. The answer is how many of them were new. What Flush answered before is no
 // longer valid.
@@ -332,7 +324,7 @@ func (h how) over(acc uint64, any bool, vals []uint64) (uint64, bool) {
 func (f *Folder) Flush(end bool) (r archive.Rows) {
 	f.letGo()
 	n := f.n
-	if f.open && !end {
+	if !end { // the last window is open, if there is one
 		n--
 	}
 	if n <= 0 {

@@ -442,6 +442,81 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+// A Folder goes on behind what it has answered: windows that were cut, rows that come again, flags, and what Reset forgets.
+func TestGoesOn(t *testing.T) {
+	series := kinds()[:1]
+	part := func(from, to int) archive.Rows {
+		var lines []line
+		for k := from; k <= to; k++ {
+			lines = append(lines, line{no: uint64(k), base: uint64(k), coverage: 1, time: int64(k) * 1000, cells: []cell{{uint64(100 * k)}}})
+		}
+		return rowsOf(series, false, lines)
+	}
+	var f Folder
+	add := func(from, to, fresh int, change ...func(*archive.Rows)) {
+		t.Helper()
+		r := part(from, to)
+		for _, c := range change {
+			c(&r)
+		}
+		if n := f.Add(&r); n != fresh {
+			t.Errorf("rows %d to %d: want %d new ones, got %d", from, to, fresh, n)
+		}
+	}
+	type row struct {
+		number, coverage uint64
+		time             int64
+	}
+	flush := func(end bool, flags string, want ...row) {
+		t.Helper()
+		r := f.Flush(end)
+		var got []row
+		for k := range r.Times {
+			if v := uint64(r.Times[k] / 10); r.Cells[0][k] != v {
+				t.Errorf("row %d: want the value %d of its last row, got %d", k, v, r.Cells[0][k])
+			}
+			got = append(got, row{r.Numbers[k], r.Coverage[k], r.Times[k]})
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("want %v, got %v", want, got)
+		}
+		if n := len(want); n > 0 && r.Base != uint64(want[n-1].time/1000) {
+			t.Errorf("want base %d, got %d", want[n-1].time/1000, r.Base)
+		}
+		is := fmt.Sprint(r.Final, r.Estimated, r.Copied)
+		if is != flags {
+			t.Errorf("%v: want final, estimated, copied %s, got %s", want, flags, is)
+		}
+	}
+	copied := func(r *archive.Rows) { r.Copied = true }
+	final := func(r *archive.Rows) { r.Final = true }
+	f.Reset(series, 10*time.Second, false, 0)
+	add(1, 13, 13, copied)
+	add(9, 17, 4) // some of them again
+	add(3, 17, 0)
+	flush(false, "false false true", row{1, 10, 10_000})
+	flush(true, "false false true", row{2, 7, 17_000}) // cut, without another row since
+	add(18, 24, 7)                                     // a further row of the same window, and none of it is a copy
+	flush(false, "false false false", row{2, 3, 20_000})
+	flush(false, "false false false")
+	add(25, 32, 8)
+	flush(false, "false false false", row{3, 10, 30_000})
+	add(33, 35, 3, final)
+	flush(false, "false false false")
+	flush(true, "true false false", row{4, 5, 35_000})
+	flush(true, "false false false")
+	f.Reset(series, 10*time.Second, false, 1) // another source
+	add(1, 12, 11)
+	flush(true, "false false false", row{1, 9, 10_000}, row{2, 2, 12_000})
+	add(13, 14, 2, final, copied, func(r *archive.Rows) { r.Estimated = true })
+	f.Reset(series, 10*time.Second, false, 0) // what was not asked for is forgotten
+	add(1, 2, 2)
+	flush(true, "false false false", row{1, 2, 2000})
+	add(3, 3, 1, final)
+	add(4, 4, 1, func(r *archive.Rows) { r.Estimated = true })
+	flush(true, "true true false", row{1, 2, 4000})
+}
+
 // Windows are half open: (b-1) x step < t <= b x step.
 func TestNumber(t *testing.T) {
 	for _, c := range []struct {
