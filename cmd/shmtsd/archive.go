@@ -65,14 +65,6 @@ func (h *history) sweep(now time.Time) {
 	h.swept.Store(&s)
 }
 
-// folded is how often a source's rows were folded.
-func (h *history) folded() uint64 {
-	if s := h.swept.Load(); s != nil {
-		return s.Folded
-	}
-	return 0
-}
-
 // close makes what was written outlive a loss of power. What was not written yet is in the segments.
 func (h *history) close() error { return errors.Join(h.archiver.Close(), h.archive.Close()) }
 

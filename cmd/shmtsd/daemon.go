@@ -34,9 +34,12 @@ const lastExport = 5 * time.Second
 // polls of those take half of what they would with pread (0.18 % of a core, not 0.37). Rows are read with that.
 const controlBytes = 4 << 20
 
-// freeEvery is how often memory is given back while an archive is written: what flushes and folds leave behind is so little that
-// collections are minutes apart, and costs a few milliseconds then.
-const freeEvery = time.Minute
+// freeEvery is how often memory may be given back while an archive is written, where it is freeLeast bytes: what flushes and folds leave behind is so
+// little that collections are minutes apart, and giving it back takes a collection of some 10 ms.
+const (
+	freeEvery = time.Minute
+	freeLeast = 4 << 20
+)
 
 // daemon is the organs, put together.
 type daemon struct {
@@ -52,9 +55,8 @@ type daemon struct {
 	http      *http.Server
 	ready     atomic.Pointer[error] // nil: not polled yet
 	burst     burst
-	folds     burst // of folding: each 5 minutes, of all at once
 	image     image
-	freed     time.Time // when memory was given back last
+	freed     time.Time // when memory was given back last, or there was little to give
 
 	web      *webconfig.File // nil: plain HTTP
 	settings *reloadable
@@ -192,14 +194,12 @@ func (d *daemon) polled(took time.Duration, err error) {
 		d.history.archiver.Kick()
 	}
 	d.metrics.polled(took, d.register, d.exports, d.history)
-	since := time.Since(d.freed)
 	free := d.burst.over(d.register.Stats().Found)
-	if d.history != nil {
-		free = d.folds.over(d.history.folded()) && since >= freeEvery/4 || since >= freeEvery || free
-	}
-	if free {
-		d.image.giveBack()
-		d.freed = time.Now()
+	if now := time.Now(); free || d.history != nil && now.Sub(d.freed) >= freeEvery {
+		d.freed = now
+		if free || spare() >= freeLeast {
+			d.image.giveBack()
+		}
 	}
 }
 

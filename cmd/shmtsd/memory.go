@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -59,6 +60,15 @@ func (m image) release() {
 	for _, r := range m {
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, r[0], r[1]-r[0], unix.MADV_DONTNEED)
 	}
+}
+
+// spare is how much of the heap nobody needs, as far as that is known without a collection: what is free, and at most what was allocated since
+// the last one.
+func spare() uint64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	metrics.Read(s)
+	n, objects, live := s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()
+	return n + objects - min(objects, live)
 }
 
 // giveBack gives back to the system what is not in use, this program's own pages too.

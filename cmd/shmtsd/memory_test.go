@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,5 +48,29 @@ func TestImage(t *testing.T) {
 	}
 	if again, err := ownImage(); err != nil || len(again) != len(m) {
 		t.Errorf("want the same places again, got %v, %v", again, err)
+	}
+}
+
+// What was allocated since the last collection, and what one has found, may be given back; then it is not there any more.
+func TestSpare(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // no collection but those below
+	image(nil).giveBack()
+	before := spare()
+	const size = 32 << 20
+	held := make([]byte, size)
+	for i := 0; i < size; i += 4096 {
+		held[i] = 1
+	}
+	if got := spare(); got < before+size*3/4 {
+		t.Errorf("want at least %d bytes, got %d", before+size*3/4, got)
+	}
+	runtime.KeepAlive(held)
+	runtime.GC()
+	if got := spare(); got < size/2 {
+		t.Errorf("collected, and not given back: want some of %d bytes, got %d", size, got)
+	}
+	image(nil).giveBack()
+	if got := spare(); got > size/2 {
+		t.Errorf("given back: want less than %d bytes, got %d", size/2, got)
 	}
 }

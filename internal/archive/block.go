@@ -86,8 +86,8 @@ type loaded struct {
 	at    []uint32 // of all of them
 }
 
-// size is how many bytes of memory it takes.
-func (l *loaded) size() int { return cap(l.data) + 4*cap(l.at) + (8+runSize)*cap(l.of) }
+// size is how many bytes of memory it takes beside its data.
+func (l *loaded) size() int { return 4*cap(l.at) + (8+runSize)*cap(l.of) }
 
 // runSize is a blockRun's, bytes.
 const runSize = 64

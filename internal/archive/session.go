@@ -112,21 +112,17 @@ func (s *session) end() (all []*rowsBlock) {
 	return all
 }
 
-// memory is for some runs of a block, of so many bytes and so many sources. A nil session has none to use again.
+// memory is for some runs of a block, of so many bytes and so many sources. A nil session has none of its own.
 func (s *session) memory(runs, size, sources int) *loaded {
 	var l *loaded
 	if s != nil && s.shared != nil && runs >= manyRuns {
-		l = s.shared.take(size)
-	}
-	if l == nil {
-		l = &loaded{}
-	}
-	if cap(l.data) < size && s != nil && s.shared != nil { // the next block is about as long
-		l.data = make([]byte, 0, size+size/8)
+		l = s.shared.memory(size)
+	} else {
+		l = &loaded{data: make([]byte, size)}
 	}
 	l.runs, l.of = slices.Grow(l.runs[:0], runs)[:runs], slices.Grow(l.of[:0], runs)[:runs]
 	clear(l.runs)
-	l.data = slices.Grow(l.data[:0], size)[:size]
+	clear(l.of)
 	l.at = slices.Grow(l.at[:0], runs*sources)[:runs*sources]
 	return l
 }

@@ -1,15 +1,18 @@
 package archive
 
+import "github.com/shmts/shmts/internal/archive/pages"
+
 // Shared is what incarnations that several Finds answered share, as those that one Select found do: sources of one cohort lie in the same blocks,
 // and each is then read behind the one before, without going through all of a block again. Up to 16 MiB of blocks are held. It belongs to one
 // goroutine, as the reading of those incarnations does. The zero value is ready.
 type Shared struct {
-	now  *session
-	free []*loaded
+	now   *session
+	pages pages.Arena // of the blocks
+	free  []*loaded   // without data
 }
 
-// keepShared is how many bytes of blocks' memory are kept from one Next to the next.
-const keepShared = 8 << 20
+// keepShared is how many bytes of memory, beside that of blocks, are kept from one Next to the next.
+const keepShared = 1 << 20
 
 // Add has an incarnation share what is read from now on with those that were added since the last Next.
 func (s *Shared) Add(inc *Incarnation) {
@@ -33,31 +36,32 @@ func (s *Shared) Next() {
 	s.free = s.free[:0]
 	size := 0
 	for _, b := range s.now.end() {
-		if l := b.many; l != nil && size+l.size() <= keepShared {
+		l := b.many
+		if l == nil {
+			continue
+		}
+		if l.data = nil; size+l.size() <= keepShared {
 			s.free = append(s.free, l)
 			size += l.size()
 		}
 	}
 	s.now = nil
+	s.pages.Reset()
 }
 
-// Release lets go of all memory.
-func (s *Shared) Release() { *s = Shared{} }
+// Release is Next, and gives the blocks' memory back to the system.
+func (s *Shared) Release() {
+	s.Next()
+	s.pages.Release()
+}
 
-// take is memory that is free: the smallest that is large enough for some bytes, else the largest, so that what is too small goes. nil: there is none.
-func (s *Shared) take(size int) *loaded {
-	if len(s.free) == 0 {
-		return nil
+// memory is for some runs of a block, of so many bytes.
+func (s *Shared) memory(size int) (l *loaded) {
+	if n := len(s.free); n > 0 {
+		l, s.free = s.free[n-1], s.free[:n-1]
+	} else {
+		l = &loaded{}
 	}
-	best := 0
-	for i, l := range s.free {
-		switch n, least := cap(l.data), cap(s.free[best].data); {
-		case least < size && n > least, n >= size && n < least:
-			best = i
-		}
-	}
-	l := s.free[best]
-	s.free[best] = s.free[len(s.free)-1]
-	s.free = s.free[:len(s.free)-1]
+	l.data = s.pages.Bytes(size)
 	return l
 }

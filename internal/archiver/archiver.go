@@ -27,7 +27,7 @@ import (
 	"github.com/shmts/shmts/reader"
 )
 
-// Segment is what is archived. It is safe for concurrent use. *source.Segment is one.
+// Segment is what is archived. It is safe for concurrent use, and comparable: while nothing changes it is the same one. *source.Segment is one.
 type Segment interface {
 	ID() string    // 32 hexadecimal digits, as the next two
 	Group() string // of the incarnation: equal for segments that one process grew

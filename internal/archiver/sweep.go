@@ -65,7 +65,6 @@ const (
 	settle         = 15 * time.Minute // a source without rows for so long and two steps is taken as silent: rows are written within maxWait
 	markEvery      = time.Minute
 	scanEvery      = 5 * time.Second
-	keepMemory     = 60 // sweeps, of which there is one a second or so
 )
 
 // NewSweeper makes a sweeper of an archive, which is to be written through it from then on.
@@ -191,7 +190,6 @@ type level struct {
 	reading  archive.Shared
 	together int      // sources that share what is read
 	cohort   [16]byte // which they are of, probably
-	idle     int      // sweeps that had nothing to do
 	folder   fold.Folder
 	batch    sweepBatch
 	intakes  map[intakeKey]*intake
@@ -410,22 +408,12 @@ func (l *level) sweep(now int64) {
 	l.mark(now)
 }
 
-// rest is called when a sweep has done its work. Memory is kept while there is some each minute.
+// rest gives back the memory of a sweep that had something to do.
 func (l *level) rest() {
-	l.reading.Next()
-	l.together = 0
-	if l.idle++; len(l.due) > 0 {
-		l.idle = 0
-	} else if l.idle == keepMemory {
-		l.release()
+	if l.together = 0; len(l.due) > 0 {
+		l.reading.Release()
+		l.batch.pages.Release()
 	}
-}
-
-// release gives memory back to the collector, until rows are folded again.
-func (l *level) release() {
-	l.reading.Release()
-	l.batch.release()
-	l.folder = fold.Folder{}
 }
 
 // choose keeps of what is due as much as is done in one go, whole schemas, those with the oldest rows first.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -249,10 +250,12 @@ func (w *swept) want(s *sweptSource, tier int) (rows []foldedRow) {
 	all.waiting = s.all
 	r := all.rows(s.ended)
 	var f fold.Folder
+	var kept [2]sweepBatch
+	defer runtime.KeepAlive(&kept) // the rows are in their memory
 	for t := 1; t <= tier; t++ {
 		f.Reset(s.schema.Series, sweepSteps[t], t > 1, 0)
 		f.Add(&r)
-		r, _ = new(sweepBatch).keep(f.Flush(true))
+		r, _ = kept[t-1].keep(f.Flush(true))
 	}
 	for n := range r.Times {
 		x := foldedRow{no: r.Numbers[n], coverage: r.Coverage[n], ms: r.Times[n], end: (r.Final || r.Estimated) && n == len(r.Times)-1}

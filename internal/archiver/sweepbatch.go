@@ -7,6 +7,7 @@ import (
 
 	"github.com/shmts/shmts/internal/archive"
 	"github.com/shmts/shmts/internal/archive/fold"
+	"github.com/shmts/shmts/internal/archive/pages"
 	"github.com/shmts/shmts/internal/failpoint"
 	"github.com/shmts/shmts/reader"
 )
@@ -15,13 +16,8 @@ import (
 type sweepBatch struct {
 	blocks map[*archive.Schema]*sweepBlock
 	words  int
-	arena  []uint64 // what is left of the memory that kept rows are put into; other such is with the rows
-	free   [][]uint64
-	full   [][]uint64
+	pages  pages.Arena // of the rows that are kept
 }
-
-// arenaWords is how much memory is asked for at a time.
-const arenaWords = 1 << 16
 
 type sweepBlock struct {
 	uid  int
@@ -40,30 +36,8 @@ func (b *sweepBatch) reset() {
 // empty has the memory of rows be used again: none of them is held any more.
 func (b *sweepBatch) empty() {
 	b.words = 0
-	b.free = append(b.free, b.full...)
-	b.full, b.arena = b.full[:0], nil
+	b.pages.Reset()
 }
-
-// alloc answers n words of memory, as somebody left them.
-func (b *sweepBatch) alloc(n int) []uint64 {
-	if n > arenaWords {
-		return make([]uint64, n)
-	}
-	if n > len(b.arena) {
-		if k := len(b.free); k > 0 {
-			b.arena, b.free = b.free[k-1], b.free[:k-1]
-		} else {
-			b.arena = make([]uint64, arenaWords)
-		}
-		b.full = append(b.full, b.arena)
-	}
-	w := b.arena[:n:n]
-	b.arena = b.arena[n:]
-	return w
-}
-
-// release gives the memory back to the collector, until rows are folded again.
-func (b *sweepBatch) release() { b.arena, b.free, b.full = nil, nil, nil }
 
 // put adds a source's folded rows, which are copied, to the batch. False: nothing can be written just now.
 func (l *level) put(p *pending, inc *archive.Incarnation, rows archive.Rows, places []int) bool {
@@ -97,7 +71,7 @@ func (b *sweepBatch) keep(r archive.Rows) (archive.Rows, int) {
 	for _, c := range r.Cells {
 		words += len(c)
 	}
-	flat := b.alloc(words)[:0]
+	flat := b.pages.Words(words)[:0]
 	cells := make([][]uint64, len(r.Cells))
 	for i, c := range r.Cells {
 		at := len(flat)
