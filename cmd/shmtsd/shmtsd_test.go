@@ -33,6 +33,7 @@ const (
 	jobEnv   = "SHMTSD_TEST_JOB"
 
 	sampledEnv = "SHMTSD_TEST_SAMPLED" // it never ticks
+	tracedEnv  = "SHMTSD_TEST_TRACED"  // it leaves exemplars
 )
 
 func TestMain(m *testing.M) {
@@ -55,11 +56,22 @@ func writerProcess(dir, job string) {
 		os.Exit(1)
 	}
 	c := w.Counter("work.done", writer.Unit("{item}"), writer.Label("kind", "x"), writer.Help("work that was done"))
-	h := w.Histogram("work.time", writer.Unit("s"), writer.Buckets(0.001, 1))
+	most := 1.0
+	if os.Getenv(tracedEnv) != "" {
+		most = 1000
+	}
+	h := w.Histogram("work.time", writer.Unit("s"), writer.Buckets(0.001, most))
 	fmt.Println("ready")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		var n uint64
 		fmt.Sscan(in.Text(), &n)
+		if os.Getenv(tracedEnv) != "" {
+			ex := writer.Exemplar{TraceID: [16]byte{15: byte(n)}, SpanID: [8]byte{byte(n)}}
+			c.AddExemplar(n, ex)
+			h.RecordExemplar(float64(n), ex)
+			fmt.Println("done")
+			continue
+		}
 		c.Add(n)
 		h.Record(0.5)
 		fmt.Println("done")
