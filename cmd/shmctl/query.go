@@ -112,6 +112,7 @@ func queryVerb() *verb {
 		examples: []string{
 			"shmctl query 'sum by (job) (rate(rx_packets_total[10s]))'",
 			"SHMTS_USER=ann:secret shmctl query --url https://db1:9465 --ca ca.pem up",
+			"shmctl query --url unix:///run/shmtsd.sock --header 'X-Scope-OrgID: team-a' up",
 			"shmctl query --last 5m --step 5s --spark 'histogram_quantile(0.99, rate(latency_seconds[30s]))'",
 		},
 	}
@@ -121,12 +122,28 @@ func queryVerb() *verb {
 func clientFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "user", Usage: "log in as `NAME:PASSWORD`; others on this host can read it, unless it is in the environment", EnvVars: []string{"SHMTS_USER"}},
+		&cli.GenericFlag{Name: "header", Usage: "send it, such as X-Scope-OrgID: team-a, which names a tenant: `NAME: VALUE`; again for more", Value: &headers{}, EnvVars: []string{"SHMTS_HEADER"}},
 		&cli.StringFlag{Name: "ca", Usage: "hold shmtsd's certificate against this CA, in PEM: `FILE`", DefaultText: "those of the system", EnvVars: []string{"SHMTS_CA"}},
 		&cli.StringFlag{Name: "cert", Usage: "show this certificate, in PEM: `FILE`", EnvVars: []string{"SHMTS_CERT"}},
 		&cli.StringFlag{Name: "key", Usage: "its key, in PEM: `FILE`", DefaultText: "in the file of --cert", EnvVars: []string{"SHMTS_KEY"}},
 		&cli.DurationFlag{Name: "timeout", Usage: "give up after this `DURATION`", Value: 30 * time.Second},
 	}
 }
+
+// headers are those that are sent beside our own. Commas are theirs: one flag is one header.
+type headers struct{ list [][2]string }
+
+func (h *headers) Set(v string) error {
+	name, value, ok := strings.Cut(v, ":")
+	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+	if !ok || name == "" || strings.ContainsAny(name, " \t") || strings.ContainsAny(v, "\r\n\x00") {
+		return fmt.Errorf("want NAME: VALUE, got %q", v)
+	}
+	h.list = append(h.list, [2]string{name, value})
+	return nil
+}
+
+func (h *headers) String() string { return "" }
 
 func queryAction(c *cli.Context) error {
 	if c.NArg() != 1 {
@@ -237,6 +254,9 @@ func ask[T any](c *cli.Context, method, path string, form url.Values) (*apiRespo
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
 	request.Header.Set("User-Agent", "shmctl/"+version)
+	for _, h := range c.Generic("header").(*headers).list {
+		request.Header.Add(h[0], h[1])
+	}
 	if user := c.String("user"); user != "" {
 		name, password, ok := strings.Cut(user, ":")
 		if !ok {
@@ -252,7 +272,8 @@ func ask[T any](c *cli.Context, method, path string, form url.Values) (*apiRespo
 		return nil, fmt.Errorf("shmts: %w (%s)", err, connectHint(err))
 	}
 	defer response.Body.Close()
-	if response.StatusCode == http.StatusUnauthorized {
+	var answer apiResponse[T]
+	if response.StatusCode == http.StatusUnauthorized && response.Header.Get("Content-Type") != "application/json" {
 		return nil, fmt.Errorf("shmts: %s: want a user and a password that it knows (--user, or $SHMTS_USER), got %s", where, response.Status)
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
@@ -262,7 +283,6 @@ func ask[T any](c *cli.Context, method, path string, form url.Values) (*apiRespo
 	if len(text) > maxAnswer {
 		return nil, fmt.Errorf("shmts: %s: want an answer of at most %d bytes, got more", where, maxAnswer)
 	}
-	var answer apiResponse[T]
 	if err := json.Unmarshal(text, &answer); err != nil {
 		return nil, fmt.Errorf("shmts: %s: want Prometheus's JSON, got %s: %.120q", where, response.Status, bytes.TrimSpace(text))
 	}

@@ -195,3 +195,27 @@ func TestQueryProtected(t *testing.T) {
 	query("unix:///s", "--ca", cert).fails(exitUsage, "want https:// with --ca")
 	query(server.URL, "--user", "ann", "--ca", cert).fails(exitUsage, "want NAME:PASSWORD")
 }
+
+// Headers that are said are sent, each as it is, and what a daemon says of one that it refuses is said.
+func TestQueryHeader(t *testing.T) {
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch got := r.Header.Get("X-Scope-OrgID"); {
+		case got == "":
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprint(w, `{"status":"error","errorType":"unauthorized","error":"shmts: tenants: want somebody"}`)
+		default:
+			fmt.Fprintf(w, `{"status":"success","data":{"resultType":"string","result":[1,%q]}}`, got+"|"+strings.Join(r.Header.Values("X-More"), "|"))
+		}
+	}))
+	defer h.Close()
+	query := func(args ...string) outcome {
+		t.Helper()
+		return shmctl(t, "", append([]string{"query", "--url", h.URL, "--json", "x"}, args...)...)
+	}
+	query("--header", "X-Scope-OrgID: team-a", "--header", "X-More:a, b", "--header", "x-more: c:d").ok().contains(`"team-a|a, b|c:d"`)
+	query().fails(exitFailed, "unauthorized: shmts: tenants: want somebody")
+	for _, bad := range []string{"X", ": v", "X Y: v", "X: a\nB: c"} {
+		query("--header", bad).fails(exitUsage, "want NAME: VALUE")
+	}
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/shmts/shmts/internal/server"
 	"github.com/shmts/shmts/internal/shadow"
 	"github.com/shmts/shmts/internal/source"
+	"github.com/shmts/shmts/internal/tenant"
 	"github.com/shmts/shmts/internal/webconfig"
 	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
@@ -63,16 +64,23 @@ type daemon struct {
 	rules    *query.Rules
 }
 
-func newDaemon(c *config.Config, settings *reloadable, web *webconfig.File, log *slog.Logger) (*daemon, error) {
+func newDaemon(c *config.Config, settings *reloadable, web *webconfig.File, tenants *tenant.Tenants, log *slog.Logger) (*daemon, error) {
 	l, err := listen(c.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("shmts: listen: %w", err)
+	}
+	if tenants.ByUID() {
+		// The kernel says who connects: nobody needs to be kept out by the file's mode.
+		if err := os.Chmod(l.Addr().String(), 0o666); err != nil {
+			l.Close()
+			return nil, fmt.Errorf("shmts: listen: %w", err)
+		}
 	}
 	d := &daemon{log: log, listener: l, web: web, settings: settings, rules: query.NewRules(settings.rules)}
 	if d.image, err = ownImage(); err != nil {
 		log.Debug("the program's own memory is not given back", "err", err)
 	}
-	if err := d.build(c); err != nil {
+	if err := d.build(c, tenants); err != nil {
 		l.Close()
 		d.self.Close()
 		return nil, err
@@ -82,7 +90,7 @@ func newDaemon(c *config.Config, settings *reloadable, web *webconfig.File, log 
 }
 
 // build makes the organs, and hands each what it needs of the others.
-func (d *daemon) build(c *config.Config) (err error) {
+func (d *daemon) build(c *config.Config, tenants *tenant.Tenants) (err error) {
 	if c.SelfMetrics {
 		if d.self, err = openSelf(c, d.listener.Addr()); err != nil {
 			d.log.Warn("shmtsd's own metrics are not in the store", "err", err)
@@ -120,17 +128,16 @@ func (d *daemon) build(c *config.Config) (err error) {
 		d.register.Close()
 		return err
 	}
-	engine := query.New(query.Options{
-		Sources: querySources(d.register, d.history, d.exemplars, c.QueryMaxSources), Timeout: c.QueryTimeout, MaxSamples: c.QueryMaxSamples,
-		Concurrency: c.QueryConcurrency, Experimental: c.QueryExperimental, Logger: d.log, Rules: d.rules,
-	})
+	ask := d.openAskers(c, tenants, h)
+	d.metrics.askers = ask.metrics
 	revision, date := buildInfo()
 	d.http = &http.Server{
 		Handler: server.New(server.Options{
-			Engine: engine, Metrics: h, Ready: d.isReady, Degraded: d.degraded, Logger: d.log, Observe: d.metrics.answered,
+			Engine: ask.engine, Tenants: ask.tenants, Who: ask.who, Metrics: h, Ready: d.isReady, Degraded: d.degraded, Logger: d.log, Observe: d.metrics.answered,
 			Version: version, Revision: revision, BuildDate: date, Timeout: c.QueryTimeout, MaxHeld: 2 * c.QueryMaxSamples,
 			Flags: c.Settings(), Config: d.settings.shown, Retention: retention(c), Corruptions: d.corruptions,
 		}),
+		ConnContext:       tenant.ConnContext,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		IdleTimeout:       2 * time.Minute,
@@ -238,7 +245,8 @@ func (d *daemon) isReady() error {
 // made once a snapshot.
 type view[T any] struct {
 	register *source.Register
-	as       func(*source.Segment) T // nil: a *source.Segment is one
+	as       func(*source.Segment) T                   // nil: a *source.Segment is one
+	keep     func([]*source.Segment) []*source.Segment // nil: all
 	made     atomic.Pointer[made[T]]
 }
 
@@ -253,8 +261,12 @@ func (v *view[T]) Segments() []T {
 	if m := v.made.Load(); m != nil && len(m.of) == len(now) && (len(now) == 0 || &m.of[0] == &now[0]) {
 		return m.out
 	}
-	m := &made[T]{of: now, out: make([]T, len(now))}
-	for i, s := range now {
+	kept := now
+	if v.keep != nil {
+		kept = v.keep(now)
+	}
+	m := &made[T]{of: now, out: make([]T, len(kept))}
+	for i, s := range kept {
 		if v.as != nil {
 			m.out[i] = v.as(s)
 		} else {

@@ -37,6 +37,11 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 		return 0
 	}
 	limitMemory(getenv)
+	tenants, err := openTenants(c)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 2
+	}
 	log := logger(c, stderr)
 	web, err := webconfig.Open(c.WebConfig, log)
 	if err != nil {
@@ -50,7 +55,7 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 	context.AfterFunc(ctx, stop) // the second one ends it at once
 
 	settings := newReloadable(c, func() (*config.Config, error) { return config.Load(args, getenv) }, log)
-	d, err := newDaemon(c, settings, web, log)
+	d, err := newDaemon(c, settings, web, tenants, log)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1

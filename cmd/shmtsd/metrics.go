@@ -17,6 +17,7 @@ type selfMetrics struct {
 	exemplars *exemplarMetrics // nil: none are kept
 	budgets   *budgetMetrics
 	relabel   *relabelMetrics
+	askers    *askerMetrics // nil until there are some
 
 	polls, failedPolls *health.Counter
 	pollTime           *health.Histogram
@@ -96,6 +97,7 @@ func (m *selfMetrics) update(r *source.Register, x *exports, a *history) {
 	}
 	m.budgets.update(s)
 	m.relabel.update(time.Now())
+	m.askers.update()
 	m.sources.Set(float64(s.Sources))
 	m.series.Set(float64(s.Series))
 	m.bytes.Set(float64(s.Bytes))

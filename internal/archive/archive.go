@@ -190,8 +190,10 @@ type Selection struct {
 	Labels []Matcher
 	// Schema says of a schema whether anything in it is wanted. nil: all.
 	Schema func(*Schema) bool
-	// UID, if not nil, says whose sources are wanted.
-	UID func(uid int) bool
+	// UID, if not nil, says whose sources are wanted, and Source, if not nil, which of those: what it leaves out does not count
+	// against Limit.
+	UID    func(uid int) bool
+	Source func(*Source) bool
 	// Tiers that are looked into, by index; nil: all.
 	Tiers []int
 	// Limit, if not 0, is how many are found at most: if there are more, so many are answered, whichever, with ErrTooMany.

@@ -383,7 +383,7 @@ func (r *exemplarsReader) extent(q *selecting, e *extent, ix index, from uint32,
 				}
 				sources[p.Source] = src
 			}
-			if r.s.UID != nil && !r.s.UID(src.UID) {
+			if r.s.UID != nil && !r.s.UID(src.UID) || r.s.Source != nil && !r.s.Source(src) {
 				continue
 			}
 			err := r.part(e, b, k, src, schemas)

@@ -263,6 +263,11 @@ func (q *selecting) sources(ctx context.Context, v *view, ix index, ordinals []u
 		if q.s.UID != nil && !q.s.UID(int(le.Uint32(record[0x48:]))) {
 			continue
 		}
+		if q.s.Source != nil && f == nil {
+			if src, _, err := cutSource(record); err == nil && !q.s.Source(src) {
+				continue // a broken one is seen to below
+			}
+		}
 		if err := q.source(v, o, record, posts, wanted, f); err != nil {
 			q.errs = append(q.errs, err)
 		}

@@ -52,10 +52,13 @@ type Config struct {
 	QueryMaxSamples   int
 	QueryMaxSources   int
 	Exemplars         int // that are kept in memory; 0: none
+	QueryMaxMemory    int64
+	QueryMemoryTotal  int64
 	QueryExperimental bool
 
 	// MetricRelabel are rules for all series; nil: none.
 	MetricRelabel *relabel.Rules
+	Tenants       *Tenants // nil: all are one
 
 	OTLP         OTLP // the destination that flags and OpenTelemetry's environment name
 	Destinations []Destination

@@ -35,7 +35,7 @@ func TestThreeWays(t *testing.T) {
 	values := map[string]string{
 		"store": "/tmp/s", "listen": "127.0.0.1:1", "web.config-file": "/web.yml", "poll-interval": "2s", "dead-ttl": "7s", "hold-limit": "3m", "trust-uids": "1,2",
 		"any-owner": "true", "no-map": "true", "self-metrics": "false", "service-name": "d", "resource-attributes": "a=b,c=d",
-		"log.level": "debug", "log.format": "json", "query.timeout": "3s", "query.max-concurrency": "3", "query.max-samples": "1000", "query.max-sources": "77", "exemplars.max": "500", "query.experimental-functions": "true",
+		"log.level": "debug", "log.format": "json", "query.timeout": "3s", "query.max-concurrency": "3", "query.max-samples": "1000", "query.max-sources": "77", "query.max-memory": "7MiB", "exemplars.max": "500", "query.max-memory-total": "70MiB", "query.experimental-functions": "true",
 		"otlp.endpoint": "http://h:1/x", "otlp.protocol": "grpc", "otlp.headers": "k=v,l=a%2Cb", "otlp.timeout": "4s", "otlp.compression": "none",
 		"otlp.insecure": "true", "otlp.certificate": "/ca", "otlp.client-certificate": "/c", "otlp.client-key": "/k", "otlp.interval": "11s",
 		"budget.user.segments": "7", "budget.user.bytes": "3GiB", "budget.user.series": "9", "budget.user.label-bytes": "5KiB",

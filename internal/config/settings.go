@@ -63,6 +63,8 @@ func settings(c *Config) []setting {
 		{name: "query.timeout", def: "2m", what: "DURATION", help: "a query may take so long", set: duration(&c.QueryTimeout, time.Millisecond, time.Hour)},
 		{name: "query.max-concurrency", def: "4", what: "N", help: "so many queries at once; others wait", set: number(&c.QueryConcurrency, 1, 1024)},
 		{name: "query.max-samples", def: "5000000", what: "N", help: "a query may hold so many samples in memory", set: number(&c.QueryMaxSamples, 1, 1<<40)},
+		{name: "query.max-memory", def: "256MiB", what: "SIZE", help: "and so much of it, with what it reads and what it answers", set: size(&c.QueryMaxMemory, 64<<10, mostBytes)},
+		{name: "query.max-memory-total", def: "1GiB", what: "SIZE", help: "and all queries together, with answers that their clients have not taken yet", set: size(&c.QueryMemoryTotal, 1<<20, mostBytes)},
 		{name: "query.max-sources", def: "20000", what: "N", help: "so many lives of processes that are in the archive may match one selector", set: number(&c.QueryMaxSources, 1, 1<<24)},
 		{name: "query.experimental-functions", boolean: true, def: "false", help: "allow the PromQL functions that Prometheus has behind --enable-feature=promql-experimental-functions", set: boolean(&c.QueryExperimental)},
 		{name: "otlp.endpoint", what: "URL", help: "export OTLP there, such as http://localhost:4318 (/v1/metrics is added where there is no path) or, for grpc, http://localhost:4317; empty: no export",

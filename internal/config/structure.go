@@ -42,6 +42,7 @@ const metricRelabel = "metric_relabel_configs"
 // structures are all there are.
 func structures(c *Config) []structure {
 	all := []structure{
+		tenants(&c.Tenants),
 		{name: metricRelabel, what: "[RULE, ...]", help: "keep, drop, rename series and change their labels before anything sees them: Prometheus's relabel_config; read anew on SIGHUP",
 			set: func(b block) error {
 				c.MetricRelabel = &relabel.Rules{}

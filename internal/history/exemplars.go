@@ -115,7 +115,7 @@ func (h *History) exemplars(ctx context.Context, want query.Selection) ([]query.
 	}
 	var warnings []error
 	if h.o.Archive != nil {
-		for p, err := range h.o.Archive.Exemplars(ctx, archive.Selection{From: want.From, To: want.To, Labels: matchers, Schema: schemaMatcher(want.Matchers)}) {
+		for p, err := range h.o.Archive.Exemplars(ctx, h.restricted(archive.Selection{From: want.From, To: want.To, Labels: matchers, Schema: schemaMatcher(want.Matchers)})) {
 			switch {
 			case ctx.Err() != nil:
 				return nil, nil, ctx.Err()

@@ -51,6 +51,9 @@ type Options struct {
 	Archive archive.Reader
 	// Recent has exemplars of Living; nil: there are none but the archive's.
 	Recent Recent
+	// UID, if not nil, says whose lives of the archive may be seen, and Scope, if not nil, which of those. Living has no others either.
+	UID   func(uid int) bool
+	Scope *query.Scope
 	// MaxSources is how many incarnations of the archive one selector may find; 0: 20,000.
 	MaxSources int
 }
@@ -168,9 +171,10 @@ func (h *History) Select(ctx context.Context, want query.Selection) ([]query.Seg
 	// A little more, so that a tier that reaches back far enough is seen to.
 	before := max(s.slack, margin)
 	from = max(from, math.MinInt64+before) - before
-	found, err := h.o.Archive.Select(ctx, archive.Selection{
+	asked := archive.Selection{
 		From: from, To: want.To, Labels: labelMatchers(want.Matchers), Schema: schemaMatcher(want.Matchers), Limit: h.o.MaxSources + len(s.living),
-	})
+	}
+	found, err := h.o.Archive.Select(ctx, h.restricted(asked))
 	var warnings []error
 	switch {
 	case err == nil:
@@ -186,6 +190,15 @@ func (h *History) Select(ctx context.Context, want query.Selection) ([]query.Seg
 	out := h.combine(s, found, tiers, want)
 	more, err := h.relabel(ctx, s, out, want)
 	return out, append(warnings, more...), err
+}
+
+// restricted is a selection of what may be seen.
+func (h *History) restricted(s archive.Selection) archive.Selection {
+	s.UID = h.o.UID
+	if h.o.Scope != nil {
+		s.Source = func(src *archive.Source) bool { return h.o.Scope.Source(src.Labels) }
+	}
+	return s
 }
 
 // combine makes one segment of each life.

@@ -16,7 +16,9 @@ import (
 // A Scope is what somebody may see: every series that one of its selectors accepts, and no other. What is not in it is not there for
 // him: a Storage with a Scope shows views of segments without it, so that no query, list, count or message can tell of it. nil is everything.
 //
-// Selectors are held against series as they are recorded, before Rules, which see of it what he may see and no more: of a histogram that is seen, the classic view is too.
+// Selectors are held against series as they are recorded, before Rules, which see of it what he may see and no more: of a histogram that is
+// seen, the classic view is too. Of what an archive sums up of short lives, only that is seen of which a selector surely accepts every part:
+// see narrow.
 type Scope struct{ selectors [][]*labels.Matcher }
 
 // OverlapLabel is set while two processes have the same series, see Segment.Overrides: who sees one of them sees both.
@@ -38,15 +40,35 @@ func NewScope(selectors [][]*labels.Matcher) (*Scope, error) {
 	return &Scope{selectors}, nil
 }
 
-// Source tells whether any series of a source can be seen, by the source's own labels and attributes.
-func (s *Scope) Source(pairs, attributes []reader.Pair) bool {
+// Source tells whether any series of a source can be seen, as far as the source's own labels say it.
+func (s *Scope) Source(pairs []reader.Pair) bool {
 	source := legalLabels(pairs)
+	sum := isSum(source)
 	for _, matchers := range s.selectors {
-		if _, ok := prune(source, matchers); ok {
+		if _, ok := prune(source, matchers); ok && !(sum && narrow(matchers)) {
 			return true
 		}
 	}
 	return false
+}
+
+// isSum tells a source that sums up short lives of a user's job, by its instance: FORMAT.md 19.6. What it sums up had other labels beside.
+func isSum(source []labels.Label) bool {
+	return strings.HasPrefix(get(source, model.InstanceLabel), "ephemeral-")
+}
+
+// narrow tells whether a selector may accept a sum although it does not accept all that is in it: by a label that the sum has not, or
+// has of its own.
+func narrow(matchers []*labels.Matcher) bool {
+	return slices.ContainsFunc(matchers, func(m *labels.Matcher) bool {
+		switch m.Name {
+		case model.MetricNameLabel, model.JobLabel:
+			return false
+		case model.InstanceLabel:
+			return true
+		}
+		return m.Matches("")
+	})
 }
 
 // A Sieve finds the segments of which a scope sees anything. It is safe for concurrent use.
@@ -83,10 +105,10 @@ func (c *schemas) restrict(v *view) bool {
 	}
 	var some []open
 	var key []byte
-	target := false
+	target, sum := false, isSum(v.source)
 	for i, matchers := range c.scope.selectors {
 		mask, ok := prune(v.source, matchers)
-		if !ok {
+		if !ok || sum && narrow(matchers) {
 			continue
 		}
 		if mask == 0 { // the source's labels say it all

@@ -40,7 +40,7 @@ func (s *server) query(r *http.Request) answer {
 		if err != nil {
 			return nil, optionError{err}
 		}
-		return s.Engine.Instant(ctx, r.Form.Get("query"), at, o)
+		return s.Engine(r).Instant(ctx, r.Form.Get("query"), at, o)
 	})
 }
 
@@ -78,7 +78,7 @@ func (s *server) queryRange(r *http.Request) answer {
 		if err != nil {
 			return nil, optionError{err}
 		}
-		return s.Engine.Range(ctx, r.Form.Get("query"), start, end, step, o)
+		return s.Engine(r).Range(ctx, r.Form.Get("query"), start, end, step, o)
 	})
 }
 
@@ -144,13 +144,13 @@ func (s *server) evaluate(r *http.Request, limit int, prepare func(context.Conte
 			a.warnings = append(a.warnings, truncated)
 		}
 	}
-	n := samples(res.Value)
-	if !s.held.take(n) {
-		return failed(unavailable, fmt.Errorf("shmts: answers of %d samples wait for their clients already", s.MaxHeld))
+	n, d := samples(res.Value), s.desk(r)
+	if !d.held.take(n, n <= smallAnswer) {
+		return failed(unavailable, fmt.Errorf("shmts: answers of as many samples wait for their clients already as may, %d in all", s.MaxHeld))
 	}
 	defer func() {
 		if a.done == nil {
-			s.held.give(n)
+			d.held.give(n)
 		}
 	}()
 	result := &queryResult{value: res.Value}
@@ -162,7 +162,7 @@ func (s *server) evaluate(r *http.Request, limit int, prepare func(context.Conte
 		result.stats = stats.NewQueryStats(q.Stats())
 		a.warnings = append(a.warnings, fmt.Sprintf("value %q for parameter \"stats\" is deprecated and will be rejected in the next major release, use \"true\" or \"all\"", st))
 	}
-	a.data, a.done = result, func() { q.Close(); s.held.give(n) }
+	a.data, a.done = result, func() { q.Close(); d.held.give(n) }
 	return a
 }
 
@@ -176,14 +176,14 @@ func (s *server) queryExemplars(r *http.Request) answer {
 	if end.Before(start) {
 		return failed(badData, errors.New("end timestamp must not be before start timestamp"))
 	}
-	expr, err := s.Engine.Parse(r.Form.Get("query"))
+	expr, err := s.Engine(r).Parse(r.Form.Get("query"))
 	if err != nil {
 		return failed(badData, err)
 	}
 	if len(parser.ExtractSelectors(expr)) == 0 {
 		return answer{} // as Prometheus: 204
 	}
-	found, warnings, err := s.Engine.Exemplars(r.Context(), expr, timestamp.FromTime(start), timestamp.FromTime(end))
+	found, warnings, err := s.Engine(r).Exemplars(r.Context(), expr, timestamp.FromTime(start), timestamp.FromTime(end))
 	if err != nil {
 		return failed(classify(err, execution), err)
 	}
@@ -191,16 +191,17 @@ func (s *server) queryExemplars(r *http.Request) answer {
 	for i := range found {
 		n += int64(len(found[i].Exemplars)) * query.ExemplarSamples
 	}
-	if !s.held.take(n) {
-		return failed(unavailable, fmt.Errorf("shmts: answers of %d samples wait for their clients already", s.MaxHeld))
+	d := s.desk(r)
+	if !d.held.take(n, n <= smallAnswer) {
+		return failed(unavailable, fmt.Errorf("shmts: answers of as many samples wait for their clients already as may, %d in all", s.MaxHeld))
 	}
-	a := answer{data: exemplarSets(found), done: func() { s.held.give(n) }}
+	a := answer{data: exemplarSets(found), done: func() { d.held.give(n) }}
 	a.warnings, _ = warnings.AsStrings("", maxWarnings, 0)
 	return a
 }
 
 func (s *server) formatQuery(r *http.Request) answer {
-	expr, err := s.Engine.Parse(r.Form.Get("query"))
+	expr, err := s.Engine(r).Parse(r.Form.Get("query"))
 	if err != nil {
 		return invalid("query", err)
 	}
@@ -208,15 +209,22 @@ func (s *server) formatQuery(r *http.Request) answer {
 }
 
 func (s *server) parseQuery(r *http.Request) answer {
-	expr, err := s.Engine.Parse(r.Form.Get("query"))
+	expr, err := s.Engine(r).Parse(r.Form.Get("query"))
 	if err != nil {
 		return invalid("query", err)
 	}
 	return answer{data: value{translate(expr)}}
 }
 
+// closeUnless closes a querier that a good answer would close once the client has taken it: until then, what it found counts as memory.
+func closeUnless(a *answer, q storage.Querier) {
+	if a.done == nil {
+		q.Close()
+	}
+}
+
 // lookup is what the label endpoints have in common: each selector's strings, merged, sorted and cut.
-func (s *server) lookup(r *http.Request, find func(storage.Querier, context.Context, *storage.LabelHints, []*labels.Matcher) ([]string, annotations.Annotations, error)) answer {
+func (s *server) lookup(r *http.Request, find func(storage.Querier, context.Context, *storage.LabelHints, []*labels.Matcher) ([]string, annotations.Annotations, error)) (a answer) {
 	limit, err := limitParam(r)
 	if err != nil {
 		return invalid("limit", err)
@@ -229,11 +237,11 @@ func (s *server) lookup(r *http.Request, find func(storage.Querier, context.Cont
 	if err != nil {
 		return failed(badData, err)
 	}
-	q, err := s.Engine.Querier(timestamp.FromTime(start), timestamp.FromTime(end))
+	q, err := s.Engine(r).Querier(timestamp.FromTime(start), timestamp.FromTime(end))
 	if err != nil {
 		return failed(classify(err, execution), err)
 	}
-	defer q.Close()
+	defer closeUnless(&a, q)
 	if len(sets) == 0 {
 		sets = [][]*labels.Matcher{nil}
 	}
@@ -248,13 +256,12 @@ func (s *server) lookup(r *http.Request, find func(storage.Querier, context.Cont
 		warnings.Merge(more)
 	}
 	slices.Sort(out)
-	a := answer{}
 	a.warnings, _ = warnings.AsStrings("", maxWarnings, 0)
 	if out = slices.Compact(out); limit > 0 && len(out) > limit {
 		out = out[:limit]
 		a.warnings = append(a.warnings, truncated)
 	}
-	a.data = out
+	a.data, a.done = out, func() { q.Close() }
 	return a
 }
 
@@ -277,7 +284,7 @@ func (s *server) labelValues(r *http.Request) answer {
 	})
 }
 
-func (s *server) series(r *http.Request) answer {
+func (s *server) series(r *http.Request) (a answer) {
 	if len(r.Form["match[]"]) == 0 {
 		return failed(badData, errors.New("no match[] parameter provided"))
 	}
@@ -293,11 +300,11 @@ func (s *server) series(r *http.Request) answer {
 	if err != nil {
 		return invalid("match[]", err)
 	}
-	q, err := s.Engine.Querier(timestamp.FromTime(start), timestamp.FromTime(end))
+	q, err := s.Engine(r).Querier(timestamp.FromTime(start), timestamp.FromTime(end))
 	if err != nil {
 		return failed(classify(err, execution), err)
 	}
-	defer q.Close()
+	defer closeUnless(&a, q)
 	hints := &storage.SelectHints{Start: timestamp.FromTime(start), End: timestamp.FromTime(end), Func: "series", Limit: oneMore(limit)}
 	selected := make([]storage.SeriesSet, len(sets))
 	for i, m := range sets {
@@ -307,7 +314,7 @@ func (s *server) series(r *http.Request) answer {
 	if len(selected) > 1 {
 		set = storage.NewMergeSeriesSet(selected, 0, storage.ChainedSeriesMerge)
 	}
-	out, a := labelSets{}, answer{}
+	out := labelSets{}
 	for set.Next() {
 		if limit > 0 && len(out) == limit {
 			a.warnings = []string{truncated}
@@ -319,7 +326,7 @@ func (s *server) series(r *http.Request) answer {
 		return failed(classify(err, execution), err)
 	}
 	warnings, _ := set.Warnings().AsStrings("", maxWarnings, 0)
-	a.data, a.warnings = out, append(warnings, a.warnings...)
+	a.data, a.warnings, a.done = out, append(warnings, a.warnings...), func() { q.Close() }
 	return a
 }
 
@@ -334,7 +341,7 @@ func (s *server) metadata(r *http.Request) answer {
 			limits[name] = n
 		}
 	}
-	all, err := s.Engine.Metadata(r.Context(), r.Form.Get("metric"))
+	all, err := s.Engine(r).Metadata(r.Context(), r.Form.Get("metric"))
 	if err != nil {
 		return failed(classify(err, execution), err)
 	}

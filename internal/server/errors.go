@@ -26,6 +26,9 @@ var (
 	canceled    = errorType{"canceled", 499} // nginx's: the client went away
 	internal    = errorType{"internal", http.StatusInternalServerError}
 	notFound    = errorType{"not_found", http.StatusNotFound}
+
+	unauthorized = errorType{"unauthorized", http.StatusUnauthorized} // not one of Prometheus's, which knows no tenants
+	forbidden    = errorType{"forbidden", http.StatusForbidden}
 )
 
 type apiError struct {
@@ -54,10 +57,13 @@ func classify(err error, other errorType) errorType {
 		c promql.ErrQueryCanceled
 		t promql.ErrQueryTimeout
 		s promql.ErrStorage
+		m *query.MemoryError
 	)
 	switch {
-	case errors.Is(err, query.ErrBusy):
+	case errors.Is(err, query.ErrBusy), errors.As(err, &m) && m.Shared:
 		return unavailable
+	case m != nil:
+		return execution
 	case errors.As(err, &t), errors.Is(err, context.DeadlineExceeded):
 		return timeout
 	case errors.As(err, &c), errors.Is(err, context.Canceled):

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -19,14 +20,17 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shmts/shmts/internal/query"
 )
 
 // federate shows the newest sample of what match[] selects, in the text format, or in protobuf, which alone has native histograms.
 func (s *server) federate(w http.ResponseWriter, r *http.Request) int {
-	list, err := s.newest(r)
+	list, done, err := s.newest(r)
 	if err != nil {
 		return plainError(w, err)
 	}
+	defer done()
 	// What is scraped by: of Prometheus's four formats not the two that are for reading protobuf by eye.
 	format := expfmt.NegotiateAccept(r.Header, expfmt.NewFormat(expfmt.TypeProtoDelim), expfmt.NewFormat(expfmt.TypeTextPlain))
 	w.Header().Set("Content-Type", string(format))
@@ -57,22 +61,26 @@ func (s *server) federate(w http.ResponseWriter, r *http.Request) int {
 	return http.StatusOK
 }
 
-// newest is what match[] selects, sorted by name.
-func (s *server) newest(r *http.Request) (promql.Vector, error) {
-	sets, err := s.Engine.Selectors(r.Form["match[]"])
+// newest is what match[] selects, sorted by name. It counts as memory until done is called.
+func (s *server) newest(r *http.Request) (out promql.Vector, done func(), err error) {
+	sets, err := s.Engine(r).Selectors(r.Form["match[]"])
 	if err != nil {
-		return nil, badRequest(err)
+		return nil, nil, badRequest(err)
 	}
 	if len(sets) == 0 {
-		return nil, nil
+		return nil, func() {}, nil
 	}
 	now := timestamp.FromTime(s.Now())
-	hints := &storage.SelectHints{Start: now - s.Engine.Lookback().Milliseconds(), End: now}
-	q, err := s.Engine.Querier(hints.Start, hints.End)
+	hints := &storage.SelectHints{Start: now - s.Engine(r).Lookback().Milliseconds(), End: now}
+	q, err := s.Engine(r).Querier(hints.Start, hints.End)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer q.Close()
+	defer func() {
+		if done == nil {
+			q.Close()
+		}
+	}()
 	selected := make([]storage.SeriesSet, len(sets))
 	for i, m := range sets {
 		selected[i] = q.Select(r.Context(), true, hints, m...)
@@ -81,10 +89,7 @@ func (s *server) newest(r *http.Request) (promql.Vector, error) {
 	if len(selected) > 1 {
 		set = storage.NewMergeSeriesSet(selected, 0, storage.ChainedSeriesMerge)
 	}
-	var (
-		out promql.Vector
-		it  chunkenc.Iterator
-	)
+	var it chunkenc.Iterator
 	for set.Next() {
 		series := set.At()
 		it = series.Iterator(it)
@@ -100,29 +105,34 @@ func (s *server) newest(r *http.Request) (promql.Vector, error) {
 			}
 		}
 		if err := it.Err(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		// The formats have no staleness.
 		if !found || last.H == nil && stale.IsStaleNaN(last.F) || last.H != nil && stale.IsStaleNaN(last.H.Sum) {
 			continue
 		}
 		last.Metric = series.Labels()
-		if len(out)%1024 == 0 && r.Context().Err() != nil {
-			return nil, r.Context().Err()
+		if len(out)%1024 == 0 {
+			if err := cmp.Or(r.Context().Err(), query.Held(q, 1024*sampleBytes)); err != nil {
+				return nil, nil, err
+			}
 		}
 		out = append(out, last)
 	}
 	if err := set.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(out) > s.MaxReadSamples {
-		return nil, badRequest(errors.New("shmts: more series than an answer may have samples"))
+		return nil, nil, badRequest(errors.New("shmts: more series than an answer may have samples"))
 	}
 	slices.SortStableFunc(out, func(a, b promql.Sample) int {
 		return strings.Compare(a.Metric.Get(model.MetricNameLabel), b.Metric.Get(model.MetricNameLabel))
 	})
-	return out, nil
+	return out, func() { q.Close() }, nil
 }
+
+// sampleBytes is what a sample takes beside its labels.
+const sampleBytes = 48
 
 // encodeFamilies writes samples, sorted by name: untyped, since a query can't tell a counter from a gauge, and histograms where the
 // format has them.

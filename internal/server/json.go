@@ -100,6 +100,9 @@ func (s *server) fail(w http.ResponseWriter, e *apiError) int {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(o.buf)))
+	if e.errorType == unavailable {
+		h.Set("Retry-After", "1")
+	}
 	w.WriteHeader(e.code)
 	w.Write(o.buf) // a client that is gone needs no answer
 	return e.code

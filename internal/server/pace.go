@@ -2,32 +2,14 @@ package server
 
 import (
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// held counts the samples of answers that are made and not taken yet: the engine's limits end where a query does, and a client may
-// take its time.
-type held struct {
-	n     atomic.Int64
-	limit int64
-}
-
 // smallAnswer is always made: a client that takes nothing must not keep others from a look at what is now.
 const smallAnswer = 10_000
-
-func (h *held) take(n int64) bool {
-	if h.n.Add(n) <= h.limit || n <= smallAnswer {
-		return true
-	}
-	h.n.Add(-n)
-	return false
-}
-
-func (h *held) give(n int64) { h.n.Add(-n) }
 
 // samples of a result, as the engine counts them.
 func samples(v parser.Value) (n int64) {

@@ -112,7 +112,7 @@ const truncated = "results truncated due to limit"
 
 // selectors reads match[]. Each must have a matcher that does not accept everything.
 func (s *server) selectors(r *http.Request) ([][]*labels.Matcher, error) {
-	sets, err := s.Engine.Selectors(r.Form["match[]"])
+	sets, err := s.Engine(r).Selectors(r.Form["match[]"])
 	if err != nil {
 		return nil, err
 	}

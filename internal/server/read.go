@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shmts/shmts/internal/query"
 )
 
 // What a client of remote read may take.
@@ -91,9 +94,10 @@ func (s *server) answerRead(w http.ResponseWriter, r *http.Request, req *readReq
 			break
 		}
 	}
+	reads := s.desk(r).reads
 	select { // what is read is held until the client has taken it
-	case s.reads <- struct{}{}:
-		defer func() { <-s.reads }()
+	case reads <- struct{}{}:
+		defer func() { <-reads }()
 	case <-r.Context().Done():
 		return plainError(w, r.Context().Err())
 	}
@@ -120,20 +124,20 @@ func (s *server) answerRead(w http.ResponseWriter, r *http.Request, req *readReq
 // begunError is one that came when a part of the answer was out.
 type begunError struct{ error }
 
-// selected are the series of one query of a request.
-func (s *server) selected(r *http.Request, q *readQuery, sorted bool) (storage.SeriesSet, error) {
+// selected are the series of one query of a request. They count as memory until the querier is closed.
+func (s *server) selected(r *http.Request, q *readQuery, sorted bool) (storage.SeriesSet, storage.Querier, error) {
 	if len(q.matchers) == 0 {
-		return nil, badRequest(errors.New("shmts: remote read: want a matcher in each query"))
+		return nil, nil, badRequest(errors.New("shmts: remote read: want a matcher in each query"))
 	}
-	querier, err := s.Engine.Querier(q.start, q.end)
+	querier, err := s.Engine(r).Querier(q.start, q.end)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	h := q.hints
 	if h != nil && h.Func == "series" { // our own word for a look at labels alone
 		h = nil
 	}
-	return querier.Select(r.Context(), sorted, h, q.matchers...), nil
+	return querier.Select(r.Context(), sorted, h, q.matchers...), querier, nil
 }
 
 // readSamples answers all samples in one message.
@@ -142,11 +146,18 @@ func (s *server) readSamples(w http.ResponseWriter, r *http.Request, req *readRe
 	samples := 0
 	for i := range req.queries {
 		q := &req.queries[i]
-		set, err := s.selected(r, q, false)
+		set, querier, err := s.selected(r, q, false)
 		if err != nil {
 			return err
 		}
+		defer querier.Close()
 		var raw chunkenc.Iterator
+		counted := cap(out)
+		count := func(b []byte) error { // what append takes, and what is compressed of it
+			n := cap(b) - counted
+			counted = cap(b)
+			return query.Held(querier, 2*int64(n))
+		}
 		out = message(out, 1, func(b []byte) []byte {
 			for err == nil && set.Next() {
 				series := set.At()
@@ -172,7 +183,7 @@ func (s *server) readSamples(w http.ResponseWriter, r *http.Request, req *readRe
 							b = appendHistogram(b, t, h)
 						}
 					}
-					err = it.Err()
+					err = cmp.Or(it.Err(), count(b))
 					return b
 				})
 			}
@@ -219,10 +230,11 @@ func (s *server) readChunks(w http.ResponseWriter, r *http.Request, req *readReq
 	}
 	for i := range req.queries {
 		q := &req.queries[i]
-		set, err := s.selected(r, q, true)
+		set, querier, err := s.selected(r, q, true)
 		if err != nil {
 			return fail(err)
 		}
+		defer querier.Close()
 		var it chunkenc.Iterator
 		for set.Next() {
 			series := set.At()

@@ -6,6 +6,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,14 @@ import (
 	"github.com/shmts/shmts/internal/query"
 )
 
-// Options of New. Engine is required; the zero value of all others is a default fit for a daemon.
+// Options of New. Engine, or Tenants and Who, are required; the zero value of all others is a default fit for a daemon.
 type Options struct {
+	// Engine answers everybody, where there are no tenants.
 	Engine *query.Engine
+	// Tenants are those who ask, and Who finds that of a request. Its error is answered: as 401 where it has a method Unauthorized that
+	// says so, else as 403.
+	Tenants []*Tenant
+	Who     func(*http.Request) (*Tenant, error)
 
 	// Metrics answers /metrics; nil: 404.
 	Metrics http.Handler
@@ -58,15 +64,15 @@ type Options struct {
 // server holds the options with their defaults.
 type server struct {
 	Options
-	places  chan struct{}
-	large   chan struct{} // for bodies of more than smallBody
-	reads   chan struct{}
-	counts  chan struct{} // of series, for status/tsdb
-	held    held
+	places  pool // requests
+	large   pool // bodies of more than smallBody
+	held    pool // samples of answers that are made and not taken yet
+	only    *desk
+	desks   map[*Tenant]*desk
 	started time.Time
 }
 
-// Places beside MaxRequests, for what takes memory while it waits for a client.
+// Places beside MaxRequests, for what takes memory while it waits for a client. Those of reads are each tenant's.
 const (
 	smallBody   = 64 << 10
 	largeBodies = 16
@@ -92,50 +98,56 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &server{Options: o, places: make(chan struct{}, o.MaxRequests), large: make(chan struct{}, largeBodies), reads: make(chan struct{}, maxReads),
-		counts: make(chan struct{}, 1), held: held{limit: int64(o.MaxHeld)}, started: o.Now()}
+	s := &server{Options: o, desks: map[*Tenant]*desk{}, started: o.Now()}
+	fair := len(o.Tenants) > 1
+	s.places, s.large, s.held = pool{limit: int64(o.MaxRequests), fair: fair}, pool{limit: largeBodies, fair: fair}, pool{limit: int64(o.MaxHeld), fair: fair}
+	s.only = s.newDesk(&Tenant{Engine: o.Engine, All: true})
+	for _, t := range o.Tenants {
+		s.desks[t] = s.newDesk(t)
+	}
 
 	mux := http.NewServeMux()
 	for _, e := range []struct {
 		path, methods string
 		answer        answerer
+		ours          bool // for tenants that see everything alone
 	}{
-		{"query", "GET POST", s.query},
-		{"query_range", "GET POST", s.queryRange},
-		{"query_exemplars", "GET POST", s.queryExemplars},
-		{"format_query", "GET POST", s.formatQuery},
-		{"parse_query", "GET POST", s.parseQuery},
-		{"labels", "GET POST", s.labelNames},
-		{"label/{name}/values", "GET", s.labelValues},
-		{"series", "GET POST", s.series},
-		{"metadata", "GET", s.metadata},
-		{"rules", "GET", s.rules},
-		{"alerts", "GET", s.alerts},
-		{"targets", "GET", s.targets},
-		{"targets/metadata", "GET", s.targetMetadata},
-		{"scrape_pools", "GET", s.scrapePools},
-		{"alertmanagers", "GET", s.alertmanagers},
-		{"notifications", "GET", s.notifications},
-		{"notifications/live", "GET", s.notificationsLive},
-		{"status/buildinfo", "GET", s.buildInfo},
-		{"status/runtimeinfo", "GET", s.runtimeInfo},
-		{"status/config", "GET", s.statusConfig},
-		{"status/flags", "GET", s.statusFlags},
-		{"status/tsdb", "GET", s.statusTSDB},
-		{"status/tsdb/blocks", "GET", s.statusBlocks},
-		{"status/walreplay", "GET", s.walReplay},
+		{"query", "GET POST", s.query, false},
+		{"query_range", "GET POST", s.queryRange, false},
+		{"query_exemplars", "GET POST", s.queryExemplars, false},
+		{"format_query", "GET POST", s.formatQuery, false},
+		{"parse_query", "GET POST", s.parseQuery, false},
+		{"labels", "GET POST", s.labelNames, false},
+		{"label/{name}/values", "GET", s.labelValues, false},
+		{"series", "GET POST", s.series, false},
+		{"metadata", "GET", s.metadata, false},
+		{"rules", "GET", s.rules, false},
+		{"alerts", "GET", s.alerts, false},
+		{"targets", "GET", s.targets, false},
+		{"targets/metadata", "GET", s.targetMetadata, false},
+		{"scrape_pools", "GET", s.scrapePools, false},
+		{"alertmanagers", "GET", s.alertmanagers, false},
+		{"notifications", "GET", s.notifications, false},
+		{"notifications/live", "GET", s.notificationsLive, false},
+		{"status/buildinfo", "GET", s.buildInfo, false},
+		{"status/runtimeinfo", "GET", s.runtimeInfo, true},
+		{"status/config", "GET", s.statusConfig, true},
+		{"status/flags", "GET", s.statusFlags, true},
+		{"status/tsdb", "GET", s.statusTSDB, false},
+		{"status/tsdb/blocks", "GET", s.statusBlocks, false},
+		{"status/walreplay", "GET", s.walReplay, false},
 	} {
-		mux.Handle("/api/v1/"+e.path, s.endpoint(e.path, e.methods, e.answer))
+		mux.Handle("/api/v1/"+e.path, s.endpoint(e.path, e.methods, e.ours, e.answer))
 	}
-	mux.Handle("/api/v1/read", s.guarded("read", "POST", s.remoteRead))
-	mux.Handle("/federate", s.guarded("federate", "GET", s.form(s.federate)))
+	mux.Handle("/api/v1/read", s.guarded("read", "POST", false, s.remoteRead))
+	mux.Handle("/federate", s.guarded("federate", "GET", false, s.form(s.federate)))
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, &apiError{notFound, fmt.Errorf("shmts: no such endpoint: %s", r.URL.Path)})
 	})
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "shmtsd is healthy.\n") })
 	mux.HandleFunc("GET /-/ready", s.ready)
 	if o.Metrics != nil {
-		mux.Handle("GET /metrics", o.Metrics)
+		mux.Handle("GET /metrics", s.ours(o.Metrics))
 	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		text(w, http.StatusOK, "shmtsd "+o.Version+"\n\nPrometheus's HTTP API: /api/v1/query?query=...\nits own metrics: /metrics\n")
@@ -176,8 +188,8 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 type answerer func(r *http.Request) answer
 
 // endpoint wraps an answerer with everything that all of them need.
-func (s *server) endpoint(path, methods string, f answerer) http.Handler {
-	return s.guarded(path, methods, s.form(func(w http.ResponseWriter, r *http.Request) int {
+func (s *server) endpoint(path, methods string, ours bool, f answerer) http.Handler {
+	return s.guarded(path, methods, ours, s.form(func(w http.ResponseWriter, r *http.Request) int {
 		return s.respond(w, r, s.call(f, r))
 	}))
 }
@@ -185,8 +197,8 @@ func (s *server) endpoint(path, methods string, f answerer) http.Handler {
 // A handler answers, and says with which status code.
 type handler func(w http.ResponseWriter, r *http.Request) int
 
-// guarded is a handler behind its methods, the limits of what comes in, and a deadline.
-func (s *server) guarded(path, methods string, f handler) http.Handler {
+// guarded is a handler behind its methods, the tenant who asks, the limits of what comes in, and a deadline.
+func (s *server) guarded(path, methods string, ours bool, f handler) http.Handler {
 	allow := "OPTIONS"
 	for _, m := range strings.Fields(methods) {
 		if m == http.MethodGet {
@@ -211,37 +223,39 @@ func (s *server) guarded(path, methods string, f handler) http.Handler {
 			code = s.fail(w, &apiError{badMethod, fmt.Errorf("shmts: want %s, got %s", allow, m)})
 			return
 		}
+		r, refused := s.enter(r, ours)
+		if refused != nil {
+			code = s.refuse(w, refused)
+			return
+		}
+		d := s.desk(r)
 		// A body may come slowly, so it takes no place among the requests; large ones have few of their own.
 		r.Body = http.MaxBytesReader(w, r.Body, s.MaxBody)
 		if n := r.ContentLength; n < 0 || n > smallBody {
-			select {
-			case s.large <- struct{}{}:
-				defer func() { <-s.large }()
-			default:
-				code = s.busy(w, fmt.Errorf("shmts: %d requests with bodies of more than %d bytes are being read already", largeBodies, smallBody))
+			if !d.large.take(1, false) {
+				code = s.busy(w, fmt.Errorf("shmts: as many requests with bodies of more than %d bytes are being read already as may, %d in all", smallBody, largeBodies))
 				return
 			}
+			defer d.large.give(1)
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), s.Timeout)
+		ctx, cancel := context.WithTimeout(r.Context(), cmp.Or(d.Timeout, s.Timeout))
 		defer cancel()
 		code = f(w, r.WithContext(ctx))
 	})
 }
 
 func (s *server) busy(w http.ResponseWriter, err error) int {
-	w.Header().Set("Retry-After", "1")
 	return s.fail(w, &apiError{unavailable, err})
 }
 
 // placed is a handler that takes a place while it works.
 func (s *server) placed(f handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) int {
-		select {
-		case s.places <- struct{}{}:
-			defer func() { <-s.places }()
-		default:
-			return s.busy(w, fmt.Errorf("shmts: %d requests are being answered already", s.MaxRequests))
+		d := s.desk(r)
+		if !d.places.take(1, false) {
+			return s.busy(w, fmt.Errorf("shmts: as many requests are being answered already as may, %d in all", s.MaxRequests))
 		}
+		defer d.places.give(1)
 		return f(w, r)
 	}
 }

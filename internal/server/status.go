@@ -73,7 +73,7 @@ func (s *server) targetMetadata(r *http.Request) answer {
 		}
 	}
 	if m := r.Form.Get("match_target"); m != "" {
-		if _, err := s.Engine.Selectors([]string{m}); err != nil {
+		if _, err := s.Engine(r).Selectors([]string{m}); err != nil {
 			return invalid("match_target", err)
 		}
 	}
@@ -179,13 +179,14 @@ func (s *server) statusTSDB(r *http.Request) answer {
 		}
 		limit = n
 	}
+	counts := s.desk(r).counts
 	select {
-	case s.counts <- struct{}{}:
-		defer func() { <-s.counts }()
+	case counts <- struct{}{}:
+		defer func() { <-counts }()
 	case <-r.Context().Done():
 		return failed(classify(r.Context().Err(), internal), r.Context().Err())
 	}
-	c, err := s.Engine.Cardinality(r.Context(), limit)
+	c, err := s.Engine(r).Cardinality(r.Context(), limit)
 	if err != nil {
 		return failed(classify(err, execution), err)
 	}

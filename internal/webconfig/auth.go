@@ -135,9 +135,23 @@ func (f *File) handler(next http.Handler) http.Handler {
 				refuse(w, http.StatusUnauthorized)
 				return
 			}
+			r = r.WithContext(WithUser(r.Context(), user))
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+type userKey struct{}
+
+// WithUser is a context of a request whose user's password was right.
+func WithUser(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, userKey{}, name)
+}
+
+// User is who asks, if the file has users: one whose password was right.
+func User(ctx context.Context) (name string, ok bool) {
+	name, ok = ctx.Value(userKey{}).(string)
+	return name, ok
 }
 
 func refuse(w http.ResponseWriter, status int) {

@@ -42,7 +42,7 @@ func (m *Memory) Exemplars(ctx context.Context, s archive.Selection) iter.Seq2[*
 			at := numbered{archive.Key{Segment: p.Source.Segment, Copy: p.Source.Copy}, p.Schema.Table}
 			before := last[at]
 			last[at] = max(before, p.List[len(p.List)-1].Number)
-			if s.UID != nil && !s.UID(p.Source.UID) || s.Schema != nil && !s.Schema(p.Schema) || !matches(s.Labels, p.Source) {
+			if s.UID != nil && !s.UID(p.Source.UID) || s.Source != nil && !s.Source(p.Source) || s.Schema != nil && !s.Schema(p.Schema) || !matches(s.Labels, p.Source) {
 				continue
 			}
 			p.List = slices.DeleteFunc(slices.Clone(p.List), func(x archive.Exemplar) bool {

@@ -309,7 +309,7 @@ func (m *Memory) Select(ctx context.Context, s archive.Selection) ([]*archive.In
 	m.mu.Lock() // of unions
 	defer m.mu.Unlock()
 	found := m.collect(s.Tiers, func(b *archive.Block, r *archive.Rows) bool {
-		if slices.Min(r.Times) > s.To || slices.Max(r.Times) < s.From || s.UID != nil && !s.UID(r.Source.UID) || s.Schema != nil && !s.Schema(b.Schema) {
+		if slices.Min(r.Times) > s.To || slices.Max(r.Times) < s.From || s.UID != nil && !s.UID(r.Source.UID) || s.Source != nil && !s.Source(r.Source) || s.Schema != nil && !s.Schema(b.Schema) {
 			return false
 		}
 		for _, mt := range s.Labels {
