@@ -82,7 +82,8 @@ type Run struct {
 	samples atomic.Int64
 	memory  *Memory // its own; nil where nothing counts it
 	light   bool
-	smooth  bool // some selector became smoothed: see rewrite
+	resumed atomic.Int64 // see Pace
+	smooth  bool         // some selector became smoothed: see rewrite
 
 	mu    sync.Mutex
 	tiers map[time.Duration]bool // steps that gave rows
@@ -119,7 +120,7 @@ func (r *Run) Close() { _ = r.memory.settle(0) }
 // yield lets others run, where they must not wait for this one.
 func (r *Run) yield(ctx context.Context) {
 	if !r.light {
-		r.pace.yield(ctx)
+		r.pace.yield(ctx, &r.resumed)
 	}
 }
 
