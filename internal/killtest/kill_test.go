@@ -4,6 +4,7 @@ package killtest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ func kills(t *testing.T) int { return testenv.Number(t, "SHMTS_KILLS", 20, 12) }
 
 // places at which the daemon is killed. TestPlaces holds them against the code.
 var places = []string{
-	"archiver.flush.gathered", "archiver.flush.written", "archiver.drain.written", "archiver.synced",
+	"archiver.flush.gathered", "archiver.flush.written", "archiver.drain.written", "archiver.exemplars.written", "archiver.synced",
 	"archive.append.encoded", "archive.append.placed", "archive.append.written", "archive.sync.done",
 	"archiver.sweep.folded", "archiver.sweep.written", "archiver.sweep.mark", "archive.mark.written",
 	"archive.seal.begun", "archive.seal.index", "archive.seal.trailer", "archive.seal.synced", "archive.reuse.folded", "archive.reuse.header", "archive.reuse.synced",
@@ -354,6 +355,7 @@ func (s *stage) check() {
 	if tier := a.Tiers()[0]; tier.Skipped > 0 || tier.Evicted > 0 || tier.Generation > uint64(tier.Extents) {
 		t.Errorf("want nothing skipped and nothing evicted, got %+v", tier)
 	}
+	exemplars := s.exemplars(a)
 	rows, segments := 0, 0
 	for slot := range int(s.page[pageSlots]) {
 		w := s.page[pageFirst+slot*slotWords:][:slotWords]
@@ -373,11 +375,43 @@ func (s *stage) check() {
 		n := s.hold(a, found[0], w[2], w[3] == stateClosed)
 		rows += n
 		s.holdFolded(a, found[0], n)
+		least, most := w[2], w[2]+1
+		if w[3] == stateClosed {
+			least++
+		}
+		if got := exemplars[id]; got < least || got > most {
+			t.Errorf("segment %x: want exemplars 1 to %d or %d, got %d", id, least, most, got)
+		}
 	}
 	if segments < writersAtOnce {
 		t.Errorf("want at least %d segments, got %d", writersAtOnce, segments)
 	}
-	t.Logf("%d segments, %d rows, %d extents", segments, rows, a.Tiers()[0].Generation)
+	total := uint64(0)
+	for _, n := range exemplars {
+		total += n
+	}
+	t.Logf("%d segments, %d rows, %d exemplars, %d extents", segments, rows, total, a.Tiers()[0].Generation)
+}
+
+// exemplars reads all exemplars: of each segment all from 1 on, each once, as its writer left it. It answers how many.
+func (s *stage) exemplars(a *archive.Archive) map[[16]byte]uint64 {
+	last := map[[16]byte]uint64{}
+	for p, err := range a.Exemplars(context.Background(), archive.Selection{From: math.MinInt64, To: math.MaxInt64}) {
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		id := p.Source.Segment
+		for _, x := range p.List {
+			if x.Number != last[id]+1 {
+				s.t.Errorf("segment %x: want exemplar %d, got %d", id, last[id]+1, x.Number)
+			}
+			last[id] = x.Number
+			if want := exemplar(x.Number); x.Value != 1 || x.TraceID != want.TraceID || x.SpanID != want.SpanID || p.Schema.Series[x.Series].Name != "c0" {
+				s.t.Errorf("segment %x: exemplar %d: got %+v of %s", id, x.Number, x, p.Schema.Series[x.Series].Name)
+			}
+		}
+	}
+	return last
 }
 
 // hold holds one segment's rows against the number of rows ticked.

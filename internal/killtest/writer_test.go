@@ -1,7 +1,9 @@
 package killtest
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"sync/atomic"
@@ -76,7 +78,15 @@ func noise(n uint64, i int) float64 {
 	return float64(x >> 11)
 }
 
-// life is one segment: of row n, counter i is n x (i+1), gauge i is noise(n, i).
+// exemplar is the one of row n.
+func exemplar(n uint64) (x writer.Exemplar) {
+	binary.LittleEndian.PutUint64(x.TraceID[:], math.Float64bits(noise(n, 100)))
+	binary.LittleEndian.PutUint64(x.TraceID[8:], n)
+	x.SpanID[0] = byte(n)
+	return x
+}
+
+// life is one segment: of row n, counter i is n x (i+1), gauge i is noise(n, i), and exemplar n is of counter 0.
 type life struct {
 	w        *writer.Writer
 	slot     int
@@ -88,6 +98,10 @@ type life struct {
 func (l *life) record() {
 	l.n++
 	for i, c := range l.counters {
+		if i == 0 { // one in each row: exemplar n
+			c.AddExemplar(1, exemplar(l.n))
+			continue
+		}
 		c.Add(uint64(i + 1))
 	}
 	for i, g := range l.gauges {
@@ -113,7 +127,7 @@ func writeForEver(path string) error {
 		atomic.AddUint64(&page[pageSlots], 1)
 		kind := rand.IntN(3) // schemas
 		l.w, err = writer.Open(writer.Options{Job: fmt.Sprint("job", kind), Instance: fmt.Sprint(l.slot), NoTicker: true,
-			Tables: []writer.Table{{Name: "t", Counters: counters, Gauges: noises, Tiers: []writer.Tier{{Step: step, Rows: ringRows}}}}, Series: counters + noises,
+			Tables: []writer.Table{{Name: "t", Counters: counters, Gauges: noises, Tiers: []writer.Tier{{Step: step, Rows: ringRows}}}}, Series: counters + noises, Exemplars: 256,
 			Clock: func() (int64, int64) { return clock, clock },
 			NewID: func() [16]byte { return [16]byte(layout.Bytes(id[:])) }})
 		if err != nil {
