@@ -107,6 +107,8 @@ var goals = []goal{
 	{"shmtsd, 1,000 segments x 100 series at 1 s, polling and archiving", "<= 0.5 % of a core", []string{"daemon_archive_cpu"}, atMost(0.5, "%.2f %%")},
 	{"the same", "<= 48 MB RSS", []string{"daemon_archive_rss"}, atMost(48_000, "%.0f kB")},
 	{"the same, OTLP of all each 10 s", "<= 1 % of a core", []string{"daemon_otlp_cpu"}, atMost(1, "%.2f %%")},
+	{"remote-write 1.0, 1,000 sources at 10 s: processor time a sample, all in", "(not in the design) a third of vmagent's", []string{"export_rw1_whole_ms_100k", "vmagent_whole_ms_100k"}, cheaper(3)},
+	{"the same", "(not in the design) a third of Prometheus's agent's", []string{"export_rw1_whole_ms_100k", "agent_rw1_whole_ms_100k"}, cheaper(3)},
 }
 
 // sizes are what needs no clock: segments as planned, and the daemon's binary.

@@ -153,7 +153,13 @@ func (b *bench) measure() error {
 	if b.skipFleet {
 		return nil
 	}
-	return b.fleet()
+	if err := b.fleet(); err != nil {
+		return err
+	}
+	if !b.prometheus {
+		return nil
+	}
+	return b.exports()
 }
 
 // goRecords runs bench/peers: name, min, median, ratio, against.

@@ -24,9 +24,12 @@ func (b *bench) write(w io.Writer) {
 	for _, s := range b.sections {
 		p("## %s\n", s.title)
 		table(w, s.header, s.rows)
-		if s.title == "A fleet: processes" {
+		switch s.title {
+		case "A fleet: processes":
 			b.writeFleet(p)
-		} else {
+		case exportsTitle:
+			b.writeExports(p)
+		default:
 			b.writeArchive(s.title, p)
 		}
 	}
