@@ -37,7 +37,7 @@
  * Publish: shmts_tick(seg, mono_ns) from a loop that knows the time, or shmts_tick_start(seg) for a thread.
  *
  * Cost, in increments of a private volatile in the same run (bench/c/record.c): add, lane and TLS 1; set 0.3; atomic 3.7;
- *   histogram 2.3 for index and bucket, 2.9 with its f64 sum; stat 2.5; an exemplar that is not taken @DECLINED@, one that is @TAKEN@; a tick that has nothing to do 0.3.
+ *   histogram 2.3 for index and bucket, 2.9 with its f64 sum; stat 2.5; an exemplar that is not taken 1.3, one that is 60; a tick that has nothing to do 0.3.
  * Limits: 64-bit little-endian Linux; 64 lanes; 2048 buckets; TLS lanes for 31 segments a process. A full table grows into at
  *   most 4 segments; then series are dropped: recorded into a sink, and counted. After fork() the child records into a new segment
  *   of its own at the same addresses, with its own tick thread; a raw clone() skips that and may not record. No TLS calls in signal

@@ -267,8 +267,8 @@ func TestReferenceIsSmall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := bytes.Count(b, []byte("\n")); n >= 1400 {
-		t.Errorf("reference.py has %d lines, want fewer than 1400", n)
+	if n := bytes.Count(b, []byte("\n")); n >= 1500 {
+		t.Errorf("reference.py has %d lines, want fewer than 1500", n)
 	}
 	for _, m := range regexp.MustCompile(`(?m)^(?:import|from) (\w+)`).FindAllSubmatch(b, -1) {
 		if !slices.Contains([]string{"fcntl", "hashlib", "math", "mmap", "os", "stat", "struct", "sys", "zlib"}, string(m[1])) {

@@ -54,28 +54,29 @@ func (g *segment) exemplars() (given, dropped uint64) {
 }
 
 // offered is what a series' handle has taken of the exemplars offered to it: FORMAT.md 10.12. Records of several goroutines
-// may meet here, and take one too many or too few.
+// may meet here, and take one too many or too few. In a sampled segment it stays as it is.
 type offered struct {
-	row  atomic.Uint64 // the open row in which one was taken last
+	row  atomic.Uint64 // the open row in which one was taken last; 0: none was
 	most atomic.Uint64 // bits of the greatest value taken in it
 }
 
-// takes decides on the exemplar of a record of v.
-func (o *offered) takes(at *place, v float64) bool {
-	row := atomic.LoadUint64(at.openRow)
-	if o.row.Load() == row && v <= math.Float64frombits(o.most.Load()) && !at.ring.sampled {
-		return false
-	}
-	o.most.Store(math.Float64bits(v)) // first, or another would be held against the last row's
-	o.row.Store(row)
-	return true
+// wants tells whether the exemplar of a record of v would be taken. It is small enough to be inlined, and says no to most.
+func (s *series) wants(v float64) bool {
+	at := s.place.Load()
+	return at != nil && (atomic.LoadUint64(at.openRow) != s.offered.row.Load() || v > math.Float64frombits(s.offered.most.Load()))
 }
 
-// offer leaves an exemplar of a record of v, which was recorded. It allocates nothing, waits for nobody and reads no clock.
+// offer leaves an exemplar of a record of v, which was recorded, and wanted. It allocates nothing, waits for nobody and reads no clock.
 func (s *series) offer(v float64, ex *Exemplar) {
 	at := s.place.Load()
-	if at == nil || at.ring == nil || ex.TraceID == [16]byte{} || !s.offered.takes(at, v) {
+	if at == nil || at.ring == nil || ex.TraceID == [16]byte{} {
 		return
+	}
+	if row := atomic.LoadUint64(at.openRow); !at.ring.sampled {
+		s.offered.most.Store(math.Float64bits(v)) // first, or another would be held against the last row's
+		if s.offered.row.Load() != row {
+			s.offered.row.Store(row)
+		}
 	}
 	x := layout.Exemplar{Series: at.index, Generation: at.generation, Value: v, TraceID: ex.TraceID, SpanID: ex.SpanID}
 	if ex.Time.IsZero() {
@@ -119,17 +120,20 @@ func (r *exemplarRing) take(from *exemplarRing) {
 
 // AddExemplar is Add, and offers an exemplar: the amount with the trace that it belongs to. The amount is added in any case. Of the
 // exemplars offered, the series takes the first one since its table's last row, and after that each one with a greater amount than all that
-// it took before; a sampled segment takes every one. One that is not taken costs about a nanosecond.
+// it took before; a sampled segment takes every one. One that is not taken costs a nanosecond or two.
 func (c *Counter) AddExemplar(n uint64, ex Exemplar) {
-	if c != nil {
-		c.s.addInt(n)
-		c.s.offer(float64(n), &ex)
+	if c == nil {
+		return
+	}
+	c.s.addInt(n)
+	if v := float64(n); c.s.wants(v) {
+		c.s.offer(v, &ex)
 	}
 }
 
 // AddExemplar is Add and Counter.AddExemplar. What is rejected leaves no exemplar.
 func (c *FloatCounter) AddExemplar(v float64, ex Exemplar) {
-	if c.Add(v); c != nil && isAmount(v) {
+	if c.Add(v); c != nil && isAmount(v) && c.s.wants(v) {
 		c.s.offer(v, &ex)
 	}
 }
@@ -137,42 +141,42 @@ func (c *FloatCounter) AddExemplar(v float64, ex Exemplar) {
 // RecordExemplar is Record, and offers an exemplar, as Counter.AddExemplar does: so the slowest of each row is there. What is
 // rejected leaves none.
 func (h *Histogram) RecordExemplar(v float64, ex Exemplar) {
-	if h.Record(v); h != nil && isAmount(v) {
+	if h.Record(v); h != nil && isAmount(v) && h.s.wants(v) {
 		h.s.offer(v, &ex)
 	}
 }
 
 // RecordExemplar is Record, and offers an exemplar, as Histogram.RecordExemplar does.
 func (h *IntHistogram) RecordExemplar(v uint64, ex Exemplar) {
-	if h.Record(v); h != nil {
+	if h.Record(v); h != nil && h.s.wants(float64(v)) {
 		h.s.offer(float64(v), &ex)
 	}
 }
 
 // AddExemplar is Counter.AddExemplar.
 func (c OwnedCounter) AddExemplar(n uint64, ex Exemplar) {
-	if c.Add(n); c.o != nil {
+	if c.Add(n); c.o != nil && c.o.s.wants(float64(n)) {
 		c.o.s.offer(float64(n), &ex)
 	}
 }
 
 // AddExemplar is FloatCounter.AddExemplar.
 func (c OwnedFloatCounter) AddExemplar(v float64, ex Exemplar) {
-	if c.Add(v); c.o != nil && isAmount(v) {
+	if c.Add(v); c.o != nil && isAmount(v) && c.o.s.wants(v) {
 		c.o.s.offer(v, &ex)
 	}
 }
 
 // RecordExemplar is Histogram.RecordExemplar.
 func (c OwnedHistogram) RecordExemplar(v float64, ex Exemplar) {
-	if c.Record(v); c.o != nil && isAmount(v) {
+	if c.Record(v); c.o != nil && isAmount(v) && c.o.s.wants(v) {
 		c.o.s.offer(v, &ex)
 	}
 }
 
 // RecordExemplar is IntHistogram.RecordExemplar.
 func (c OwnedIntHistogram) RecordExemplar(v uint64, ex Exemplar) {
-	if c.Record(v); c.o != nil {
+	if c.Record(v); c.o != nil && c.o.s.wants(float64(v)) {
 		c.o.s.offer(float64(v), &ex)
 	}
 }
@@ -182,28 +186,28 @@ func (c OwnedIntHistogram) RecordExemplar(v uint64, ex Exemplar) {
 
 // MergeExemplar offers an exemplar of a record of v that was made elsewhere.
 func (c *Counter) MergeExemplar(v float64, ex Exemplar) {
-	if c != nil && isAmount(v) {
+	if c != nil && isAmount(v) && c.s.wants(v) {
 		c.s.offer(v, &ex)
 	}
 }
 
 // MergeExemplar is Counter.MergeExemplar.
 func (c *FloatCounter) MergeExemplar(v float64, ex Exemplar) {
-	if c != nil && isAmount(v) {
+	if c != nil && isAmount(v) && c.s.wants(v) {
 		c.s.offer(v, &ex)
 	}
 }
 
 // MergeExemplar is Counter.MergeExemplar.
 func (h *Histogram) MergeExemplar(v float64, ex Exemplar) {
-	if h != nil && isAmount(v) {
+	if h != nil && isAmount(v) && h.s.wants(v) {
 		h.s.offer(v, &ex)
 	}
 }
 
 // MergeExemplar is Counter.MergeExemplar.
 func (h *IntHistogram) MergeExemplar(v float64, ex Exemplar) {
-	if h != nil && isAmount(v) {
+	if h != nil && isAmount(v) && h.s.wants(v) {
 		h.s.offer(v, &ex)
 	}
 }

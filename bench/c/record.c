@@ -23,8 +23,10 @@ static shmts_gauge_t *gauge;
 static shmts_stat_t *stat_;
 static shmts_histogram_t *histogram;
 static shmts_histogram_u64_t *histogram_u64;
+static shmts_histogram_t *traced, *rising;
 static uint64_t *private_cell;
-static double values[BATCH];
+static double values[BATCH], top = 1;
+static shmts_exemplar exemplar = {{1}, {2}, 3};
 
 #define LOOP(name, ...)                                                \
 	static __attribute__((noinline)) void run_##name(int n) {          \
@@ -55,6 +57,9 @@ LOOP(observe_u64, shmts_observe_u64(histogram_u64, (uint64_t)j))
 /* What of shmts_observe is index and bucket: the same without the sum. */
 LOOP(bucket, shmts__bump(shmts__bucket(&histogram->s, shmts__cell(&histogram->s, 0), values[j]), 1, 0))
 LOOP(tick_early, shmts_tick(seg, 1))
+/* An exemplar beside an observation: one that is not taken, as most are, and one that is. */
+LOOP(declined, shmts_observe(traced, values[j]); shmts_exemplar_histogram(traced, values[j], &exemplar))
+LOOP(taken, shmts_observe(rising, values[j]); shmts_exemplar_histogram(rising, top += 1, &exemplar))
 #ifdef HAVE_PCP
 static void *mmv;
 static pmAtomValue *mmv_counter, *mmv_gauge;
@@ -69,6 +74,7 @@ static bench benches[] = {
 	{"shmts_add_i64", run_add_i64, 1, {0}}, {"shmts_set", run_set, 1, {0}}, {"shmts_record (stat)", run_stat, 1, {0}}, {"shmts_tls_record (stat)", run_stat_tls, 1, {0}},
 	{"histogram index and bucket", run_bucket, 1, {0}}, {"shmts_observe", run_observe, 1, {0}}, {"shmts_tls_observe", run_observe_tls, 1, {0}},
 	{"shmts_atomic_observe", run_observe_atomic, 1, {0}}, {"shmts_observe_u64", run_observe_u64, 1, {0}}, {"shmts_tick, nothing due", run_tick_early, 1, {0}},
+	{"shmts_observe and an exemplar that is not taken", run_declined, 1, {0}}, {"shmts_observe and an exemplar that is taken", run_taken, 1, {0}},
 #ifdef HAVE_PCP
 	{"mmv_inc", run_mmv_inc, 1, {0}}, {"mmv_set", run_mmv_set, 1, {0}},
 #endif
@@ -173,6 +179,9 @@ int main(int argc, char **argv) {
 	stat_ = shmts_stat(seg, "stat", NULL);
 	histogram = shmts_histogram(seg, "histogram", NULL);
 	histogram_u64 = shmts_histogram_u64(seg, "histogram_u64", NULL);
+	traced = shmts_histogram(seg, "traced", NULL);
+	rising = shmts_histogram(seg, "rising", NULL);
+	shmts_exemplar_histogram(traced, 1e9, &exemplar); /* nothing greater comes */
 	private_cell = (uint64_t *)(void *)shmts__pages(4096);
 #ifdef HAVE_PCP
 	static mmv_metric2_t metrics[] = {

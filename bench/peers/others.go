@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Latencies, seconds: 1,024 values spread over 1 ms to 1 s as a service's are,
@@ -44,6 +45,7 @@ func clientGolang(goroutines int) []*subject {
 		many[i] = labelled.WithLabelValues(fmt.Sprint(i))
 	}
 	registry.MustRegister(labelled, counter, vector, gauge, classic, native)
+	trace := prometheus.Labels{"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "span_id": "00f067aa0ba902b7"}
 
 	at := func(s *subject) *subject { s.goroutines = goroutines; return s }
 	return []*subject{
@@ -79,6 +81,17 @@ func clientGolang(goroutines int) []*subject {
 				native.Observe(latencies[i&1023])
 			}
 		})}),
+		// The labels made once, which is the cheapest that a caller can do; they are checked and copied all the same.
+		at(&subject{name: "client_golang/Histogram.ObserveWithExemplar/classic", body: loop(func(n int) {
+			for i := range n {
+				classic.(prometheus.ExemplarObserver).ObserveWithExemplar(latencies[i&1023], trace)
+			}
+		})}),
+		at(&subject{name: "client_golang/Histogram.ObserveWithExemplar/native", body: loop(func(n int) {
+			for i := range n {
+				native.(prometheus.ExemplarObserver).ObserveWithExemplar(latencies[i&1023], trace)
+			}
+		})}),
 	}
 }
 
@@ -105,6 +118,8 @@ func otelSDK(goroutines int) ([]*subject, error) {
 		return nil, err
 	}
 	ctx := context.Background()
+	span := trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled}))
 	// As instrumented code does it: the set made once, or the attributes given at each call.
 	set := metric.WithAttributeSet(attribute.NewSet(attribute.String("method", "GET"), attribute.Int("code", 200)))
 
@@ -143,6 +158,12 @@ func otelSDK(goroutines int) ([]*subject, error) {
 		at(&subject{name: "otel/Histogram.Record/exponential/no_attributes", body: loop(func(n int) {
 			for i := range n {
 				exp.Record(ctx, latencies[i&1023])
+			}
+		})}),
+		// In a sampled span: the SDK's own filter lets it through to the reservoir.
+		at(&subject{name: "otel/Histogram.Record/exponential/sampled_span", body: loop(func(n int) {
+			for i := range n {
+				exp.Record(span, latencies[i&1023])
 			}
 		})}),
 	}, nil

@@ -56,6 +56,8 @@ func shmts(goroutines int, dir string) ([]*subject, func(), error) {
 	gauge := w.Gauge("depth")
 	stat := w.Stat("batch")
 	histogram := w.Histogram("latency_seconds", writer.Buckets(0.001, 1), writer.Unit("s"))
+	traced := w.Histogram("traced_seconds", writer.Buckets(0.001, 1), writer.Unit("s"))
+	rising := w.Histogram("rising_seconds", writer.Buckets(0.001, 1), writer.Unit("s"))
 	integer := w.IntHistogram("size_bytes", writer.Buckets(1, 65536), writer.Unit("By"))
 
 	var many [inTurn]*writer.Counter
@@ -152,6 +154,24 @@ func shmts(goroutines int, dir string) ([]*subject, func(), error) {
 				histogram.Record(latencies[i&1023])
 			}
 		})}),
+		// With the trace of a request, as a service has it: of a row the first is taken, and then each greater one.
+		at(&subject{name: "shmts/Histogram.RecordExemplar", against: []string{"client_golang/Histogram.ObserveWithExemplar/classic", "client_golang/Histogram.ObserveWithExemplar/native",
+			"otel/Histogram.Record/exponential/sampled_span", "shmts/Histogram.Record"}, body: loop(func(n int) {
+			ex := writer.Exemplar{TraceID: [16]byte{1}, SpanID: [8]byte{2}}
+			for i := range n {
+				traced.RecordExemplar(latencies[i&1023], ex)
+			}
+		})}),
+		at(&subject{name: "shmts/Histogram.RecordExemplar/each_taken", against: []string{"client_golang/Histogram.ObserveWithExemplar/classic", "client_golang/Histogram.ObserveWithExemplar/native",
+			"otel/Histogram.Record/exponential/sampled_span"}, body: func(int, int) func(int) {
+			ex, top := writer.Exemplar{TraceID: [16]byte{1}, SpanID: [8]byte{2}}, 1.0
+			return func(n int) {
+				for range n {
+					top++
+					rising.RecordExemplar(top, ex)
+				}
+			}
+		}}),
 		at(&subject{name: "shmts/IntHistogram.Record", body: loop(func(n int) {
 			for i := range n {
 				integer.Record(uint64(i & 0xffff))
