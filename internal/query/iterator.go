@@ -16,7 +16,8 @@ type series struct {
 	labels labels.Labels
 	q      *querier
 	plan   *plan
-	owners owners // where rules may have made it of several
+	owners owners   // where rules may have made it of several
+	owner  [1]owner // memory for the usual case
 	parts  []part
 	one    [1]part // memory for the usual case
 	joined samples

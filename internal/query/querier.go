@@ -491,7 +491,7 @@ func (q *querier) find(ctx context.Context, p *plan, limit int, matchers []*labe
 					return false
 				}
 				s = next(&slab.series, len(out))
-				s.labels, s.parts, s.q, s.plan = ls, s.one[:0], q, p
+				s.labels, s.parts, s.owners, s.q, s.plan = ls, s.one[:0], s.owner[:0], q, p
 				out = append(out, s)
 				byHash[h] = s
 				if bytes += seriesBytes + int64(ls.ByteSize()); bytes > 64<<10 {

@@ -72,8 +72,9 @@ func (r *Rules) schemas() *schemas {
 
 // relabelled is what rules leave of a schema.
 type relabelled struct {
-	schema *schema  // its metrics have labels of their own: the series', and those of the source that the rules touched
-	passes []string // names of the source's labels that stay as they are
+	schema *schema        // its metrics have labels of their own: the series', and what the rules gave to some
+	passes []string       // names of the source's labels that stay as they are
+	common []labels.Label // what the rules gave to all: the source's, as good as
 	drops  []drop
 }
 
@@ -129,7 +130,8 @@ func (c *schemas) apply(of *entry, series []*reader.Series, overrides map[*reade
 	r := c.relabelled(of.source, of.schema, series, overrides, wanted)
 	e.applied = &applied{before: of.schema, full: of.source, identity: c.identity("", of.source), drops: r.drops, targetDrop: relabel.Kept, overrides: overrides}
 	e.schema = r.schema
-	e.source = slices.DeleteFunc(slices.Clone(of.source), func(l labels.Label) bool { return !slices.Contains(r.passes, l.Name) })
+	e.source = slices.Concat(slices.DeleteFunc(slices.Clone(of.source), func(l labels.Label) bool { return !slices.Contains(r.passes, l.Name) }), r.common)
+	slices.SortFunc(e.source, func(a, b labels.Label) int { return strings.Compare(a.Name, b.Name) })
 	c.targetOf(&e)
 	return &e
 }
@@ -155,8 +157,8 @@ func (c *schemas) relabelled(source []labels.Label, raw *schema, series []*reade
 			clear(c.last)
 		}
 		r = c.evaluate(source, raw, series, nil, nil)
-		if last := c.last[raw]; last != nil && last.same(r) {
-			r = last // the values made no difference
+		if last := c.last[raw]; last != nil && last.same(r) { // the values made no difference, but for what is common
+			r.schema, r.passes, r.drops = last.schema, last.passes, last.drops
 		}
 		c.relab[key], c.last[raw] = r, r
 	}
@@ -207,9 +209,17 @@ func (c *schemas) evaluate(source []labels.Label, raw *schema, series []*reader.
 			r.passes = append(r.passes, l.Name)
 		}
 	}
-	r.schema.source = r.passes
+	r.schema.source = slices.Clone(r.passes)
+	if len(kept) > 0 {
+		for _, l := range kept[0].labels {
+			if !slices.Contains(r.passes, l.Name) && !slices.ContainsFunc(kept, func(k result) bool { return get(k.labels, l.Name) != l.Value || get(k.before, l.Name) != "" }) {
+				r.common = append(r.common, l)
+				r.schema.source = append(r.schema.source, l.Name)
+			}
+		}
+	}
 	for _, k := range kept {
-		own := slices.DeleteFunc(k.labels, func(l labels.Label) bool { return slices.Contains(r.passes, l.Name) })
+		own := slices.DeleteFunc(k.labels, func(l labels.Label) bool { return slices.Contains(r.schema.source, l.Name) })
 		if slices.Equal(own, k.before) {
 			own = k.before // which others have as well
 		}
@@ -265,9 +275,9 @@ func ours(l labels.Label, lists ...[]labels.Label) labels.Label {
 	return labels.Label{Name: strings.Clone(l.Name), Value: strings.Clone(l.Value)}
 }
 
-// same tells whether one can stand for the other.
+// same tells whether one can stand for the other, but for the values of what is common.
 func (r *relabelled) same(o *relabelled) bool {
-	return slices.Equal(r.passes, o.passes) && slices.Equal(r.drops, o.drops) &&
+	return slices.Equal(r.passes, o.passes) && slices.Equal(r.schema.source, o.schema.source) && slices.Equal(r.drops, o.drops) &&
 		slices.EqualFunc(r.schema.metrics, o.schema.metrics, func(a, b metric) bool {
 			return a.name == b.name && a.series == b.series && a.field == b.field && a.origin == b.origin && slices.Equal(a.own, b.own)
 		})
