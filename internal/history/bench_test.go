@@ -156,6 +156,7 @@ func BenchmarkHour(b *testing.B) {
 		{`metric_5_total{instance="vm-77"}`, time.Second},
 		{`rate(metric_5_total{instance="vm-77"}[1m])`, 15 * time.Second},
 		{`sum(rate(metric_5_total[1m]))`, 15 * time.Second},
+		{`sum(rate(metric_5_total[30s]))`, 15 * time.Second},
 		{`sum(metric_5_total)`, 15 * time.Second},
 		{`sum(metric_5_total)`, 20 * time.Second},
 	} {

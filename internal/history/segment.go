@@ -213,26 +213,27 @@ func (s *segment) Columns(table, k int, begin, end int64, dst *query.Batch) erro
 	t := &s.tiers[table][k]
 	from, to := floor(begin), floor(end)
 	parts, before := t.parts, uint64(math.MaxUint64)
-	if t.ring >= 0 {
-		if err := dst.Read(s.living, table, t.ring, from, to, false); err != nil || len(parts) == 0 || dst.Full() {
-			return err
+	if t.ring < 0 {
+		return s.read(parts, t.step, from, to, before, dst)
+	}
+	if err := dst.Read(s.living, table, t.ring, from, to, false); err != nil || len(parts) == 0 || dst.Full() {
+		return err
+	}
+	head := s.living.Head(table, t.ring)
+	switch {
+	case dst.Len() > 0:
+		to, before = dst.Times[0]-1, dst.First
+		ring := uint64(s.living.Tables()[table].Tiers[t.ring].Rows)
+		margin := 4 + uint64(2*time.Second/t.step) // rows written since the head was seen
+		if dst.First > margin && dst.First-margin+ring > head+1 {
+			return nil // the ring has older ones, and they were not asked for
 		}
-		head := s.living.Head(table, t.ring)
-		switch {
-		case dst.Len() > 0:
-			to, before = dst.Times[0]-1, dst.First
-			ring := uint64(s.living.Tables()[table].Tiers[t.ring].Rows)
-			margin := 4 + uint64(2*time.Second/t.step) // rows written since the head was seen
-			if dst.First > margin && dst.First-margin+ring > head+1 {
-				return nil // the ring has older ones, and they were not asked for
-			}
-		case head == 0: // unlinked since it was selected: everything is in the archive now
-			found, err := s.h.o.Archive.Find(s.source().Segment)
-			if err != nil {
-				return fmt.Errorf("shmts: reading the archive: %w", err)
-			}
-			parts = again(found, s.source(), table)
+	case head == 0: // unlinked since it was selected: everything is in the archive now
+		found, err := s.h.o.Archive.Find(s.source().Segment)
+		if err != nil {
+			return fmt.Errorf("shmts: reading the archive: %w", err)
 		}
+		parts = again(found, s.source(), table)
 	}
 	older := query.NewBatch(dst.Columns, int(min((to-from)/max(t.step.Milliseconds(), 1)+2, int64(s.tables[table].Tiers[k].Rows))), dst.Left())
 	err := s.read(parts, t.step, from, to, before, older)

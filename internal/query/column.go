@@ -219,8 +219,10 @@ func (b *Batch) AddRows(times []int64, no uint64, epoch uint16) {
 	b.left -= (len(times) - 1) * b.width
 	b.last = no + uint64(len(times)) - 1
 	b.Times = append(b.Times, times[1:]...)
-	for range times[1:] {
-		b.Epochs = append(b.Epochs, epoch)
+	n := len(b.Epochs)
+	b.Epochs = slices.Grow(b.Epochs, len(times)-1)[:n+len(times)-1]
+	for i := range b.Epochs[n:] {
+		b.Epochs[n+i] = epoch
 	}
 }
 

@@ -197,6 +197,7 @@ type running struct {
 func (r *running) Exec(ctx context.Context) *promql.Result {
 	defer r.vacate()
 	res := r.Query.Exec(ctx)
+	r.run.rest()
 	if infos := r.run.Infos(); infos != nil {
 		res.Warnings.Merge(infos)
 	}

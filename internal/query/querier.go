@@ -82,8 +82,10 @@ type Run struct {
 	samples atomic.Int64
 	memory  *Memory // its own; nil where nothing counts it
 	light   bool
-	resumed atomic.Int64 // see Pace
-	smooth  bool         // some selector became smoothed: see rewrite
+	resumed atomic.Int64   // see Pace
+	smooth  bool           // some selector became smoothed: see rewrite
+	work    sync.WaitGroup // what reads rows in the background
+	closed  atomic.Bool    // it should end
 
 	mu    sync.Mutex
 	tiers map[time.Duration]bool // steps that gave rows
@@ -115,7 +117,16 @@ func (s *Storage) With(h Hints) *Run {
 }
 
 // Close says that nothing that was found is used any more.
-func (r *Run) Close() { _ = r.memory.settle(0) }
+func (r *Run) Close() {
+	r.rest()
+	_ = r.memory.settle(0)
+}
+
+// rest ends what still reads rows in the background, and waits for it.
+func (r *Run) rest() {
+	r.closed.Store(true)
+	r.work.Wait()
+}
 
 // yield lets others run, where they must not wait for this one.
 func (r *Run) yield(ctx context.Context) {

@@ -48,8 +48,8 @@ type group struct {
 	err     error
 }
 
-// batches are all groups of one selector. Reading is mostly waiting for the kernel to copy rows: where there are
-// many groups, they are read side by side.
+// batches are all groups of one selector. Where there are many, they are read side by side, and while the engine is at work on the first
+// ones: it waits for one that it needs, or reads it itself if nobody has begun with it.
 type batches struct {
 	ctx    context.Context
 	groups []*group
@@ -64,13 +64,13 @@ func (a *batches) load() {
 		return // each when it is asked for
 	}
 	a.once.Do(func() {
+		run := a.groups[0].q.Run
 		var next atomic.Int64
-		var work sync.WaitGroup
 		for range runtime.GOMAXPROCS(0) {
-			work.Go(func() {
+			run.work.Go(func() {
 				for {
 					i := int(next.Add(1)) - 1
-					if i >= len(a.groups) || a.ctx.Err() != nil || a.groups[0].q.left() < 0 {
+					if i >= len(a.groups) || run.closed.Load() || a.ctx.Err() != nil || run.left() < 0 {
 						return // what is left out here says so itself when it is asked for
 					}
 					g := a.groups[i]
@@ -78,7 +78,6 @@ func (a *batches) load() {
 				}
 			})
 		}
-		work.Wait()
 	})
 }
 
@@ -449,6 +448,17 @@ func (p *part) all() (samples, error) {
 		return samples{times: b.Times, floats: floats}, nil
 	}
 
+	if view == nil && zero && !b.Absent[p.column] && len(g.gaps) == 0 && g.tail == 0 && ahead == 0 {
+		if at := p.zeroAt(b.Times[0]); at < b.Times[0] {
+			s.times, s.floats = make([]int64, b.Len()+1), make([]float64, b.Len()+1)
+			s.times[0] = at
+			copy(s.times[1:], b.Times)
+			copy(s.floats[1:], floats)
+			return s, g.q.Run.memory.take(s.bytes())
+		}
+		return samples{times: b.Times, floats: floats}, nil
+	}
+
 	n := b.Len() + len(g.gaps) + 3
 	s.times = make([]int64, 0, n)
 	if view != nil {
@@ -489,12 +499,7 @@ func (p *part) all() (samples, error) {
 			continue
 		}
 		if zero {
-			// A process may begin and end in one millisecond: its zero is a millisecond older then, or increase would see one sample
-			// and not what was counted.
-			at := p.start
-			if at == t {
-				at--
-			}
+			at := p.zeroAt(t)
 			if zero = false; at < t && (len(s.times) == 0 || at > s.times[len(s.times)-1]) {
 				put(at, rowZero, 0)
 			}
@@ -515,6 +520,15 @@ func (p *part) all() (samples, error) {
 		}
 	}
 	return s, nil
+}
+
+// zeroAt is the time of a series' 0, of which the first row has time t. A process may begin and end in one millisecond: its zero is a
+// millisecond older then, or increase would see one sample and not what was counted.
+func (p *part) zeroAt(t int64) int64 {
+	if p.start == t {
+		return t - 1
+	}
+	return p.start
 }
 
 // ahead is where an additive series is by now, if its last two rows' slope goes on: the time, 0 if nothing is to be said, and how much of their
