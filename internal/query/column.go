@@ -77,14 +77,59 @@ type fewRows struct {
 
 const few = 12
 
+// numbers are how many a row has of c.
+func (c *Column) numbers() int {
+	if c.Field == Buckets {
+		return 1 + c.Series.Buckets.Count + 2
+	}
+	return 1
+}
+
+// histogramSamples is what the engine counts a native histogram as, against the limit of samples: 16 bytes are one.
+func histogramSamples(spans, buckets int) int {
+	const head, timestamp, word, sample = 168, 8, 8, 16 // histogram.FloatHistogram's Size
+	return (head + timestamp + word*(spans+buckets)) / sample
+}
+
+// samples is what the rows count as: of a histogram those buckets that any of them fills.
+func (b *Batch) samples() int {
+	n := 0
+	for i, c := range b.Columns {
+		if c.Field != Buckets {
+			n += b.Len()
+			continue
+		}
+		spans, buckets, before := 0, 0, false
+		for _, filled := range b.Hists[i].filled()[1:] { // but the zero bucket
+			if filled != 0 {
+				if buckets++; !before {
+					spans++
+				}
+			}
+			before = filled != 0
+		}
+		n += b.Len() * histogramSamples(spans, buckets)
+	}
+	return n
+}
+
+// filled are the counts of all rows, one over the other: 0 where none counted anything.
+func (h *HistColumn) filled() []uint64 {
+	stride := h.Stride()
+	any := make([]uint64, stride)
+	for at := 0; at < len(h.Counts); at += stride {
+		for k, n := range h.Counts[at : at+stride] {
+			any[k] |= n
+		}
+	}
+	return any
+}
+
 // NewBatch prepares a Batch for columns of about so many rows, and of at most limit numbers.
 func NewBatch(columns []Column, rows, limit int) *Batch {
-	width := 0 // a sample is a number with its time
+	width := 0
 	for _, c := range columns {
-		width++
-		if c.Field == Buckets {
-			width += c.Series.Buckets.Count + 2
-		}
+		width += c.numbers()
 	}
 	if rows*width > 1<<16 { // a claim: let it prove itself
 		rows = 1<<16/width + 1

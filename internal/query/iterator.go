@@ -140,15 +140,9 @@ type histView struct {
 
 func newHistView(h *HistColumn, epochs []uint16) *histView {
 	v := &histView{h: h, epochs: epochs, threshold: lowerBound(h.Range)}
-	stride := h.Stride()
-	any := make([]uint64, stride)
-	for at := 0; at < len(h.Counts); at += stride {
-		for k, n := range h.Counts[at : at+stride] {
-			any[k] |= n
-		}
-	}
+	any := h.filled()
 	next := int32(0)
-	for k := 1; k < stride; k++ {
+	for k := 1; k < len(any); k++ {
 		if any[k] == 0 {
 			continue
 		}

@@ -263,7 +263,7 @@ func (g *group) read(tier int, begin, end int64) *Batch {
 	if g.plan.newest() {
 		rows = 1
 	}
-	b := NewBatch(g.columns, int(rows), g.q.left())
+	b := NewBatch(g.columns, int(rows), g.q.room(g.columns))
 	if err := b.Read(g.segment, g.table, tier, begin, end, g.plan.newest()); err != nil {
 		g.q.warn(err)
 	}
@@ -618,7 +618,7 @@ func (s *samples) append(newer samples) {
 
 // count adds what was read, against the query's limits.
 func (r *Run) count(b *Batch) error {
-	if err := cmp.Or(r.charge(b.Len()*b.width), r.memory.take(b.bytes())); err != nil || !b.Full() {
+	if err := cmp.Or(r.charge(b.samples()), r.memory.take(b.bytes())); err != nil || !b.Full() {
 		return err
 	}
 	if n, full := r.memory.room(); n/8 < int64(r.samplesLeft()) {
@@ -634,6 +634,21 @@ func (r *Run) charge(n int) error {
 		return promql.ErrTooManySamples("query execution")
 	}
 	return nil
+}
+
+// room is how many numbers of columns may still be read. Which buckets of a histogram are filled is not known yet: as if all were.
+func (r *Run) room(columns []Column) int {
+	numbers, samples := 0, 0
+	for _, c := range columns {
+		numbers += c.numbers()
+		if c.Field == Buckets {
+			samples += histogramSamples(1, c.Series.Buckets.Count+1)
+		} else {
+			samples++
+		}
+	}
+	bytes, _ := r.memory.room()
+	return min(math.MaxInt/max(numbers, 1), r.samplesLeft()/max(samples, 1), int(bytes/8)/max(numbers, 1)) * numbers
 }
 
 // left is how many numbers may still be read.
