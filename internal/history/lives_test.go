@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/shmts/shmts/internal/archive"
+	"github.com/shmts/shmts/internal/history"
 	"github.com/shmts/shmts/internal/query"
 	"github.com/shmts/shmts/internal/query/querytest"
 	"github.com/shmts/shmts/reader"
@@ -507,6 +509,72 @@ func TestStartedAnewLater(t *testing.T) {
 		}
 		if _, infos := res.Warnings.AsStrings("", 0, 0); len(infos) > 0 {
 			t.Errorf("%s: want nothing to be said, got %q", q, infos)
+		}
+	}
+}
+
+// Who overlapped with whom is asked once for many lives that cross a query's edges, and is what it is for each by itself.
+func TestManyCross(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(20, 8))
+	s := newStage(t, 0)
+	s.rings = []reader.Table{querytest.Scalars()}
+	const sources = 20
+	var all []*app
+	birth := func(i int) *app {
+		a := s.app(rnd, "job", "vm", "instance", fmt.Sprint("vm-", i))
+		all = append(all, a)
+		return a
+	}
+	for i := range sources {
+		birth(i)
+	}
+	older := slices.Clone(all)
+	for i := 1; i <= 900; i++ {
+		s.now += 1000
+		for k, a := range older {
+			if end := 300 + 20*k; i <= end { // some end before the newer one is born, some long after it
+				a.work(s.now, i == end)
+			}
+		}
+		if i == 450 {
+			for k := range sources {
+				if k%3 > 0 {
+					birth(k)
+				}
+			}
+		}
+		for _, a := range all[sources:] {
+			a.work(s.now, i == 900)
+		}
+	}
+	for _, a := range all {
+		s.flush(a.process, 0, 1<<30, 60)
+		s.fold(a.process, 0, 1, 1<<30)
+		s.unlink(a.process)
+	}
+	end := s.now
+	for _, span := range [][2]int64{{t0 + 100_000, t0 + 200_000}, {t0 + 400_000, t0 + 500_000}, {t0 + 600_000, t0 + 650_000}, {t0 + 100_000, end}, {end - 100_000, end}} {
+		fresh := func() *query.Engine {
+			h := history.New(history.Options{Living: func() []history.Living { return nil }, Left: func() int64 { return math.MaxInt64 }, Archive: s.reads})
+			return query.New(query.Options{Sources: h, Now: s.time})
+		}
+		s.reads.selects.Store(0)
+		got := text(ask(t, fresh(), "u_total", span[0], span[1], 10_000))
+		if n := s.reads.selects.Load(); n > 6 {
+			t.Errorf("%v: want the archive asked for all at once, got %d times", span, n)
+		}
+		var each []string
+		for k := range sources {
+			if one := text(ask(t, fresh(), fmt.Sprintf(`u_total{instance="vm-%d"}`, k), span[0], span[1], 10_000)); one != "" {
+				each = append(each, one)
+			}
+		}
+		lines := strings.Split(strings.Join(each, "\n"), "\n")
+		slices.Sort(lines)
+		sorted := strings.Split(got, "\n")
+		slices.Sort(sorted)
+		if !slices.Equal(lines, sorted) {
+			t.Errorf("%v: want what each is by itself:\n%s\ngot\n%s", span, strings.Join(lines, "\n"), strings.Join(sorted, "\n"))
 		}
 	}
 }

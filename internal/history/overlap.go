@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -110,6 +111,9 @@ func (h *History) relabel(ctx context.Context, s *snapshot, out []query.Segment,
 			}
 		}
 	}
+	if err := h.overlapMany(ctx, bySource, want); err != nil && ctx.Err() != nil {
+		return nil, err
+	}
 	for key, list := range bySource {
 		all := slices.Clone(members[key])
 		for _, a := range list {
@@ -132,7 +136,7 @@ func (h *History) relabelSource(ctx context.Context, out, all []query.Segment, w
 		older := &lives[i]
 		var taken map[string]bool
 		a, archived := g.(*segment)
-		if archived && !older.living && (older.start/1e6 < want.From || older.end/1e6 > want.To) {
+		if archived && older.crosses(want) {
 			o, err := h.overlap(ctx, a, older)
 			if err != nil {
 				warnings = append(warnings, fmt.Errorf("shmts: the archive can't be read: who overlapped with whom is not known: %w", err))
@@ -162,6 +166,113 @@ func (h *History) relabelSource(ctx context.Context, out, all []query.Segment, w
 		}
 	}
 	return warnings
+}
+
+// crosses tells whether a life that the archive alone has reaches beyond a selection: who was born meanwhile may not be in it.
+func (l *life) crosses(want query.Selection) bool {
+	return !l.living && (l.start/1e6 < want.From || l.end/1e6 > want.To)
+}
+
+// manyLives are worth asking for at once.
+const manyLives = 8
+
+// overlapMany asks the archive once for all lives that cross a selection's edges, of which nothing is known yet: for all the time since the oldest of
+// them was born, or, where too many others were there since, for some of it around the selection. What it does not find out is left to overlap, which
+// asks for each by itself.
+func (h *History) overlapMany(ctx context.Context, bySource map[string][]*segment, want query.Selection) error {
+	type asked struct {
+		*segment
+		life
+	}
+	many := map[string][]asked{}
+	n, lo := 0, want.From
+	for key, list := range bySource {
+		for _, a := range list {
+			if l := lifeOf(a); l.crosses(want) && h.overlaps.get(a) == nil {
+				many[key] = append(many[key], asked{a, l})
+				n++
+				lo = min(lo, l.start/1e6)
+			}
+		}
+	}
+	if n < manyLives {
+		return nil
+	}
+	hi := want.To
+	for _, t := range h.o.Archive.Tiers() {
+		hi = max(hi, t.Newest)
+	}
+	whole := true // what is found is all there is of each
+	ask := func() ([]*archive.Incarnation, error) {
+		return h.o.Archive.Select(ctx, archive.Selection{From: lo, To: hi, Labels: labelMatchers(want.Matchers), Limit: 1000 + 4*n})
+	}
+	found, err := ask()
+	if errors.Is(err, archive.ErrTooMany) {
+		around := max(want.To-want.From, 600_000)
+		lo = max(lo, want.From-around)
+		if to := want.To + min(want.To-lo, around); to < hi {
+			hi, whole = to, false
+		}
+		found, err = ask()
+	}
+	if err != nil {
+		return err
+	}
+	near := map[string][]*archive.Incarnation{}
+	var b []byte
+	for _, inc := range found {
+		b = sourceKey(b, inc.UID, inc.Labels)
+		if many[string(b)] != nil {
+			near[string(b)] = append(near[string(b)], inc)
+		}
+	}
+	for key, list := range many {
+		for _, a := range list {
+			src, end := a.source(), int64(0)
+			ended := whole
+			for _, inc := range near[key] {
+				if inc.Segment == src.Segment && inc.Copy == src.Copy {
+					end, ended = max(end, newest(inc)*1e6), ended || inc.Ended != 0
+				}
+			}
+			if !ended || end == 0 || end/1e6 > hi || a.start/1e6 < lo {
+				continue
+			}
+			o := &overlap{end: end}
+			me := a.life
+			me.end = end
+			for _, inc := range near[key] {
+				o.add(&me, inc)
+			}
+			h.overlaps.put(a.segment, o)
+		}
+	}
+	return nil
+}
+
+// add takes in what a newer life had at the same time.
+func (o *overlap) add(me *life, inc *archive.Incarnation) {
+	newer := life{segment: inc.Segment, group: inc.Group, start: inc.Birth}
+	if me.over(&newer) {
+		o.taken = take(o.taken, inc.Series, o.taken == nil)
+	}
+}
+
+func (c *overlaps) get(a *segment) *overlap {
+	src := a.source()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.of[archive.Key{Segment: src.Segment, Copy: src.Copy}]
+}
+
+func (c *overlaps) put(a *segment, o *overlap) {
+	src := a.source()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.of) >= keepOverlaps {
+		clear(c.of)
+	}
+	c.of[archive.Key{Segment: src.Segment, Copy: src.Copy}] = o
 }
 
 // take adds series to a set, a new one if it may be somebody else's.
@@ -215,11 +326,7 @@ func (r *relabelled) Overrides() map[*reader.Series][]reader.Pair { return r.ove
 // overlap asks the archive who was born while somebody was there.
 func (h *History) overlap(ctx context.Context, a *segment, l *life) (*overlap, error) {
 	src := a.source()
-	key := archive.Key{Segment: src.Segment, Copy: src.Copy}
-	h.overlaps.mu.Lock()
-	o := h.overlaps.of[key]
-	h.overlaps.mu.Unlock()
-	if o != nil {
+	if o := h.overlaps.get(a); o != nil {
 		return o, nil
 	}
 	me := *l
@@ -243,19 +350,13 @@ func (h *History) overlap(ctx context.Context, a *segment, l *life) (*overlap, e
 	if err != nil {
 		return nil, err
 	}
-	o = &overlap{end: me.end}
+	o := &overlap{end: me.end}
 	for _, inc := range found {
-		newer := life{segment: inc.Segment, group: inc.Group, start: inc.Birth}
-		if slices.Equal(inc.Labels, src.Labels) && me.over(&newer) {
-			o.taken = take(o.taken, inc.Series, o.taken == nil)
+		if slices.Equal(inc.Labels, src.Labels) {
+			o.add(&me, inc)
 		}
 	}
-	h.overlaps.mu.Lock()
-	if len(h.overlaps.of) >= keepOverlaps {
-		clear(h.overlaps.of)
-	}
-	h.overlaps.of[key] = o
-	h.overlaps.mu.Unlock()
+	h.overlaps.put(a, o)
 	return o, nil
 }
 
