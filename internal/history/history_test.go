@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/prometheus/promql"
+
+	"github.com/shmts/shmts/reader"
 )
 
 // text is an answer, series sorted.
@@ -98,5 +100,79 @@ func TestSeam(t *testing.T) {
 			s.now += 20_000
 			compareAll(t, s, "and later", append(spans, [3]int64{s.now, s.now, 0}, [3]int64{s.now - 60_000, s.now, 1000}))
 		})
+	}
+}
+
+// What a range query says at an instant is what an instant query says there, of whatever comes and goes.
+func TestRangeIsInstants(t *testing.T) {
+	for seed := range uint64(3) {
+		rnd := rand.New(rand.NewPCG(seed, 5))
+		s := newStage(t, 0)
+		apps := []*app{s.app(rnd, "job", "fwd", "instance", "h:1"), s.app(rnd, "job", "fwd", "instance", "h:2")}
+		for i := 1; i <= 400; i++ {
+			s.now = t0 + int64(i)*1000 + int64(rnd.IntN(300))
+			switch i {
+			case 150:
+				apps[0].g.set(func(v *reader.Value) { v.Unset = true })
+				apps[0].u.retire()
+			case 200:
+				apps[1].work(s.now, true)
+				for table := range 2 {
+					s.flush(apps[1].process, table, 1<<30, 9)
+				}
+				s.unlink(apps[1].process)
+			case 205: // anew, under the same labels
+				apps[1] = s.app(rnd, "job", "fwd", "instance", "h:2")
+			}
+			for k, a := range apps {
+				if i%90 < 90-10*(k+1) && (k == 0 || i < 200 || i > 205) { // they stall
+					a.work(s.now, false)
+				}
+				for table, rows := range []int{10, 2} {
+					if int(a.heads[table])-a.archived[table] >= rows {
+						s.flush(a.process, table, a.archived[table]+rows, 7)
+					}
+				}
+			}
+		}
+		for _, q := range []string{"x_total", "u_total", "g", "depth_min", "lat", "count(g)", "timestamp(open)", "g offset 13s", `histogram_quantile(0.9, lat)`, "target_info", "x_total + 1", "absent(u_total)"} {
+			for _, span := range [][3]int64{{t0 + 3000, s.now, 7000}, {t0 + 140_000, t0 + 300_000, 2500}, {t0, s.now + 60_000, 15_000}, {t0 + 120_500, s.now, 19_000}} {
+				m, err := ask(t, s.engine, q, span[0], span[1], span[2]).Matrix()
+				if err != nil {
+					t.Fatal(err)
+				}
+				points := 0
+				for _, series := range m {
+					points += len(series.Floats) + len(series.Histograms)
+				}
+				for at := span[0]; at <= span[1]; at += span[2] {
+					v, err := ask(t, s.engine, q, at, at, 0).Vector()
+					if err != nil {
+						t.Fatal(err)
+					}
+					points -= len(v)
+					for _, want := range v {
+						found := false
+						for _, series := range m {
+							if series.Metric.Hash() != want.Metric.Hash() {
+								continue
+							}
+							for _, p := range series.Floats {
+								found = found || p.T == at && want.H == nil && p.F == want.F
+							}
+							for _, p := range series.Histograms {
+								found = found || p.T == at && want.H != nil && p.H.Copy().Compact(0).Equals(want.H.Copy().Compact(0))
+							}
+						}
+						if !found {
+							t.Fatalf("seed %d: %s by %d ms: at %d ms: want %v", seed, q, span[2], at-t0, want)
+						}
+					}
+				}
+				if points != 0 {
+					t.Fatalf("seed %d: %s from %d by %d ms: want as many points as the instants have, got %d more", seed, q, span[0]-t0, span[2], points)
+				}
+			}
+		}
 	}
 }

@@ -520,6 +520,32 @@ func (b *Batch) thin(step int64) {
 	b.cut(n)
 }
 
+// pick is some rows, in memory of their own.
+func (b *Batch) pick(rows []int) *Batch {
+	out := NewBatch(b.Columns, len(rows), math.MaxInt)
+	out.last = b.last
+	if len(rows) > 0 && rows[0] == 0 {
+		out.First = b.First
+	}
+	copy(out.Absent, b.Absent)
+	for _, k := range rows {
+		out.Times, out.Epochs = append(out.Times, b.Times[k]), append(out.Epochs, b.Epochs[k])
+	}
+	for i, c := range b.Columns {
+		if c.Field != Buckets {
+			for _, k := range rows {
+				out.Floats[i] = append(out.Floats[i], b.Floats[i][k])
+			}
+			continue
+		}
+		h, to, stride := &b.Hists[i], &out.Hists[i], b.Hists[i].Stride()
+		for _, k := range rows {
+			to.Sum, to.Counts = append(to.Sum, h.Sum[k]), append(to.Counts, h.Counts[k*stride:(k+1)*stride]...)
+		}
+	}
+	return out
+}
+
 // part is rows [from, to), in the same memory.
 func (b *Batch) part(from, to int) *Batch {
 	p := *b

@@ -170,6 +170,7 @@ func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, ever
 		lookback = min(lookback, time.Duration(gapSteps*float64(step)))
 	}
 	r.run.hints.Lookback = lookback
+	r.run.grid = every > 0 && onGrid(expr)
 	opts := promql.NewPrometheusQueryOpts(o.PerStepStats, lookback, nil)
 	if every == 0 {
 		r.Query, err = e.engine.NewInstantQuery(ctx, r.run, opts, q, start)
@@ -181,6 +182,22 @@ func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, ever
 		return nil, err
 	}
 	return r, nil
+}
+
+// onGrid tells whether instant selectors are asked for values at the query's instants alone: a subquery has instants of its own, and smoothing
+// looks at what is around.
+func onGrid(expr parser.Expr) bool {
+	yes := true
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.SubqueryExpr:
+			yes = false
+		case *parser.VectorSelector:
+			yes = yes && !n.Smoothed && !n.Anchored
+		}
+		return nil
+	})
+	return yes
 }
 
 // running is a query that has a place, and says which tiers answered.

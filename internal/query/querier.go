@@ -83,9 +83,10 @@ type Run struct {
 	memory  *Memory // its own; nil where nothing counts it
 	light   bool
 	resumed atomic.Int64   // see Pace
-	smooth  bool           // some selector became smoothed: see rewrite
 	work    sync.WaitGroup // what reads rows in the background
 	closed  atomic.Bool    // it should end
+	smooth  bool           // some selector became smoothed: see rewrite
+	grid    bool           // instant selectors are asked at the steps of the query, and nowhere else
 
 	mu    sync.Mutex
 	tiers map[time.Duration]bool // steps that gave rows

@@ -129,6 +129,48 @@ func (g *group) load() {
 		g.weigh(pieces[0].tier)
 	}
 	g.findGaps()
+	if g.q.grid && g.plan.rng == 0 && g.plan.step > 0 && !g.plan.newest() {
+		g.err = g.seen()
+	}
+}
+
+// seen lets go of the rows that no instant sees: an instant selector at steps of 15 s needs one of fifteen rows of 1 s, and the engine would go over all of
+// them. Of the rows that are no more than one step apart from the next it keeps none that is not the last before an instant.
+func (g *group) seen() error {
+	p, b := g.plan, g.batch
+	if b.Len() < 2 || b.Times[b.Len()-1]-b.Times[0] >= int64(b.Len())*p.step {
+		return nil
+	}
+	rows := make([]int, 0, min(int64(b.Len()), (p.end-p.first)/p.step+1))
+	for i, t := range b.Times {
+		at := p.first // the first instant that is not before the row
+		if t > at {
+			at += (t - at + p.step - 1) / p.step * p.step
+		}
+		if at <= p.end && (i+1 == b.Len() || at < b.Times[i+1]) {
+			rows = append(rows, i)
+		}
+	}
+	kept := b.pick(rows)
+	gaps, steps := g.gaps[:0:0], g.steps[:0:0]
+	for k, i := range rows {
+		if k > 0 { // the gap after the row before is one; others in between are nobody's
+			if _, ok := slices.BinarySearch(g.gaps, rows[k-1]+1); ok {
+				gaps = append(gaps, k)
+			}
+		}
+		run := len(g.steps) - 1
+		for g.steps[run].from > i {
+			run--
+		}
+		if s := g.steps[run]; len(steps) == 0 || steps[len(steps)-1].step != s.step || steps[len(steps)-1].folded != s.folded {
+			s.from = k
+			steps = append(steps, s)
+		}
+	}
+	g.q.samples.Add(int64(kept.samples() - b.samples()))
+	g.batch, g.gaps, g.steps = kept, gaps, steps
+	return g.q.Run.memory.take(kept.bytes() - b.bytes())
 }
 
 // piece is the rows of one tier in a span that it answers for.
