@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -50,7 +51,8 @@ func code(n int, body string, header ...string) handler {
 func TestFailures(t *testing.T) {
 	const samples = "X-Prometheus-Remote-Write-Samples-Written"
 	const retried, refused, taken = "retried", "refused", "taken"
-	for _, c := range []struct {
+	tried := documented(t)
+	cases := []struct {
 		name    string
 		first   handler
 		o       Options
@@ -109,7 +111,15 @@ func TestFailures(t *testing.T) {
 				}
 			}
 		}, want: refused, refused: map[string]uint64{RefusedOutOfOrder: 2}},
-	} {
+	}
+	names := []string{"an hour"} // TestOutage
+	for _, c := range cases {
+		names = append(names, c.name)
+	}
+	if slices.Sort(names); !slices.Equal(names, tried) {
+		t.Errorf("docs/export.md: want each of these in the table of failures, once: %q, got %q", names, tried)
+	}
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			r := &receiver{first: func(n int, w http.ResponseWriter, q *http.Request, _ int) bool {
@@ -167,6 +177,32 @@ func TestFailures(t *testing.T) {
 			}
 		})
 	}
+}
+
+// documented are the cases that the table of docs/export.md names.
+func documented(t *testing.T) (names []string) {
+	t.Helper()
+	page, err := os.ReadFile("../../../docs/export.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, ok := strings.Cut(string(page), "<!-- failures -->\n")
+	if !ok {
+		t.Fatal("docs/export.md: want the table of failures behind its marker, got none")
+	}
+	for line := range strings.Lines(table) {
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		cells := strings.Split(strings.TrimSpace(line), "|")
+		for i, name := range strings.Split(cells[len(cells)-2], "`") {
+			if i%2 == 1 {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // A receiver that is away for an hour: memory stays one batch, and what the rings still hold arrives, once and in order.
