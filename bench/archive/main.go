@@ -4,6 +4,7 @@
 //	archive record  -dir DIR -bin BIN         records this host, and the demo's forwarder, for sizes and its peers
 //	archive sizes   -recordings DIR           bytes a sample on disk, beside rrdtool's
 //	archive flush                             ns a sample from rings to the disk, and what the disk is given
+//	archive exemplars                         bytes and ns of exemplars, from rings to the disk and back
 //	archive fill    -dir DIR                  makes a full archive of 100,000 VMs that are dead, for select and bench/fleet
 //	archive select  -dir DIR                  finding some of them
 //	archive query   -dir DIR                  PromQL over an hour that is in the archive alone
@@ -27,11 +28,11 @@ type options struct {
 	rounds               int
 }
 
-var acts = map[string]func(options) error{"record": record, "sizes": sizes, "flush": flush, "fill": fill, "select": selects, "query": queries}
+var acts = map[string]func(options) error{"record": record, "sizes": sizes, "flush": flush, "exemplars": traced, "fill": fill, "select": selects, "query": queries}
 
 func main() {
 	if len(os.Args) < 2 || acts[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "shmts: want record, sizes, flush, fill, select or query, and their flags")
+		fmt.Fprintln(os.Stderr, "shmts: want record, sizes, flush, exemplars, fill, select or query, and their flags")
 		os.Exit(2)
 	}
 	var o options
@@ -40,7 +41,7 @@ func main() {
 	f.StringVar(&o.recordings, "recordings", "", "`directory` of what record has made; empty: none")
 	f.StringVar(&o.bin, "bin", "bin", "`directory` of udpfwd and udpgen")
 	f.IntVar(&o.rows, "rows", 60, "record: seconds")
-	f.IntVar(&o.segments, "segments", 256, "flush: writers of 100 series")
+	f.IntVar(&o.segments, "segments", 256, "flush, exemplars: writers")
 	f.IntVar(&o.vms, "vms", 100_000, "fill: how many")
 	f.IntVar(&o.rounds, "rounds", 0, "how often; 0: as is enough")
 	cpuprofile := f.String("cpuprofile", "", "write a profile to this `file`")

@@ -28,7 +28,7 @@ func newExemplarMetrics(h *health.Health, s *exemplars.Store, archive bool) *exe
 	if archive {
 		m.archived = h.Counter("shmtsd_archive_exemplars_total", "Exemplars written to the archive.", "")
 		m.blocks = h.Counter("shmtsd_archive_exemplar_blocks_total", "Blocks of exemplars written to the archive.", "")
-		m.lost = h.Counter("shmtsd_archive_exemplars_lost_total", "Exemplars that were not archived: over archive.user-bytes-per-second when their process ended, or of series that are gone or dropped by rules.", "")
+		m.lost = h.Counter("shmtsd_archive_exemplars_lost_total", "Exemplars that were not archived: let go of memory before, over archive.user-bytes-per-second when their process ended, or of series that are gone or dropped by rules.", "")
 		m.archivedEvicted = h.Counter("shmtsd_archive_exemplars_evicted_total", "Exemplars in extents that were used again.", "")
 	}
 	return m
@@ -48,7 +48,7 @@ func (m *exemplarMetrics) update(r source.Stats, a *history) {
 	w := a.archiver.Stats()
 	m.archived.Total(float64(w.Exemplars))
 	m.blocks.Total(float64(w.ExemplarBlocks))
-	m.lost.Total(float64(w.ExemplarsLost))
+	m.lost.Total(float64(w.ExemplarsLost + s.Unkept))
 	if tiers := a.archive.Tiers(); len(tiers) > 0 {
 		m.archivedEvicted.Total(float64(tiers[0].EvictedExemplars))
 	}

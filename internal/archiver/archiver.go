@@ -107,6 +107,7 @@ type Stats struct {
 	Over     int           // users over UserBytesPerSecond, just now
 
 	Exemplars, ExemplarBlocks uint64        // written
+	ExemplarBytes             uint64        // of those blocks, with the labels that were new to their extent
 	ExemplarsLost             uint64        // over the user's budget when their writer ended, or of series that are not in the segment any more
 	ExemplarTime              time.Duration // that writing them took
 }
@@ -306,8 +307,11 @@ func (a *Archiver) Poll() {
 		if a.o.Swept != nil && a.Stopped() == nil {
 			a.o.Swept(now)
 		}
-		if now.Sub(a.synced) >= a.o.SyncInterval && a.Stopped() == nil {
+		due := now.Sub(a.synced) >= a.o.SyncInterval
+		if x := a.o.Exemplars; x != nil && (due || x.Crowded()) {
 			a.flushExemplars(a.living(), false)
+		}
+		if due && a.Stopped() == nil {
 			_ = a.sync(now)
 		}
 	}

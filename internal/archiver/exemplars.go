@@ -18,6 +18,10 @@ type Exemplars interface {
 	Newest(segment string, inode uint64) uint64
 	// Above yields those of a file numbered above after, oldest first, until yield answers false. They are not changed afterwards.
 	Above(segment string, inode, after uint64, yield func(*reader.Exemplar) bool)
+	// Archived says that those of a file up to a number are written.
+	Archived(segment string, inode, number uint64)
+	// Crowded tells whether so many wait that there may be no room for more before the next sync.
+	Crowded() bool
 	// Whole tells of a file whose writer has ended, with exemplars numbered up to head, whether all of them that could be had are there.
 	Whole(segment string, inode, head uint64) bool
 }
@@ -62,7 +66,7 @@ func (a *Archiver) flushExemplars(of []*segment, ending bool) {
 		case n == 0:
 		case over:
 			a.lostExemplars(n)
-			st.exemplar = t.list[n-1].Number
+			a.tracedUpTo(st, t.list[n-1].Number)
 		default:
 			all = append(all, t)
 		}
@@ -92,20 +96,28 @@ func (a *Archiver) trace(st *segment) bool {
 		a.o.Logger.Warn("the archive can't be searched for exemplars", "err", err)
 		return false
 	}
-	st.exemplar, st.traced = 0, true
+	last := uint64(0)
 	for _, p := range found {
 		if p.Copy == st.copy && p.Inode == st.ino && p.Boot == st.boot {
-			st.exemplar = max(st.exemplar, p.Last)
+			last = max(last, p.Last)
 		}
 	}
+	st.traced = true
+	a.tracedUpTo(st, last)
 	return true
+}
+
+// tracedUpTo notes up to where the exemplars of a segment are done with.
+func (a *Archiver) tracedUpTo(st *segment, number uint64) {
+	st.exemplar = number
+	a.o.Exemplars.Archived(st.seg.ID(), st.ino, number)
 }
 
 // putExemplars writes exemplars of segments of one user in as many blocks as it takes: in the order of their numbers, so that the last
 // one of a segment that is there says that those before it are.
 func (a *Archiver) putExemplars(all []tracing) {
 	parts, n := a.exemplarParts(all)
-	begin := time.Now()
+	begin, before := time.Now(), a.w.End(0)
 	var err error
 	if n > 0 {
 		err = a.w.AppendExemplars(parts...)
@@ -114,11 +126,12 @@ func (a *Archiver) putExemplars(all []tracing) {
 	case err == nil:
 		failpoint.Here("archiver.exemplars.written")
 		for _, t := range all {
-			t.st.exemplar = t.list[len(t.list)-1].Number
+			a.tracedUpTo(t.st, t.list[len(t.list)-1].Number)
 		}
 		a.mu.Lock()
 		if a.stats.Exemplars += uint64(n); n > 0 {
 			a.stats.ExemplarBlocks++
+			a.stats.ExemplarBytes += uint64(length(before, a.w.End(0)))
 		}
 		a.stats.ExemplarTime += time.Since(begin)
 		a.mu.Unlock()
@@ -136,7 +149,7 @@ func (a *Archiver) putExemplars(all []tracing) {
 		}
 	default:
 		a.o.Logger.Warn("an exemplar can't be archived", "segment", all[0].st.seg.ID(), "number", all[0].list[0].Number, "err", err)
-		all[0].st.exemplar = all[0].list[0].Number
+		a.tracedUpTo(all[0].st, all[0].list[0].Number)
 		a.lostExemplars(1)
 	}
 }

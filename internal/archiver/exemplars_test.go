@@ -17,6 +17,9 @@ import (
 type waiting struct {
 	of     map[string][]reader.Exemplar
 	hidden map[string]bool // not all of an ended one's are there yet
+
+	archived uint64
+	crowded  bool
 }
 
 func (x *waiting) Newest(segment string, inode uint64) uint64 {
@@ -33,6 +36,12 @@ func (x *waiting) Above(segment string, inode, after uint64, yield func(*reader.
 		}
 	}
 }
+
+func (x *waiting) Archived(segment string, inode, number uint64) {
+	x.archived = max(x.archived, number)
+}
+
+func (x *waiting) Crowded() bool { return x.crowded }
 
 func (x *waiting) Whole(segment string, inode, head uint64) bool { return !x.hidden[segment] }
 
@@ -101,6 +110,11 @@ func TestExemplars(t *testing.T) {
 	}
 	w.step(40) // rows were written by now
 	x.leave(w, "a", "c0")
+	x.crowded = true
+	w.step(1)
+	w.hasExemplars("where there is no room to wait", "a", "1 c0", "2 length", "3 c0")
+	equal(t, "which is said", x.archived, 3)
+	x.crowded = false
 	late := a.w.Counter("late") // its rows are not written yet
 	late.Add(1)
 	w.step(1)

@@ -11,6 +11,7 @@ package exemplars
 
 import (
 	"slices"
+	"sort"
 	"sync"
 
 	"github.com/shmts/shmts/reader"
@@ -37,6 +38,7 @@ type Store struct {
 	mu    sync.Mutex
 	files map[string][]*ring // by id: one, but for copied files
 	held  int
+	wait  int // of those, not archived yet
 	stats Stats
 }
 
@@ -45,6 +47,7 @@ type ring struct {
 	ino   uint64            // tells copied files of one id apart
 	list  []reader.Exemplar // by number; what is in it is not changed
 	next  uint64            // number to go on with
+	done  uint64            // number up to which they are archived
 	tried uint64            // the head up to which it was read at the poll before, without getting there
 	seen  uint64            // poll
 	whole bool              // its writer has ended, and there are no others
@@ -55,7 +58,9 @@ type Stats struct {
 	Held     int    // just now
 	Seen     uint64 // taken over from segments
 	Missed   uint64 // numbers that were given between those and could not be had: not stored, written over before a poll, or broken
-	Evicted  uint64 // let go for newer ones, archived or not
+	Waiting  int    // of those held, not archived yet
+	Evicted  uint64 // let go for newer ones
+	Unkept   uint64 // of those, before they were archived
 	Rewound  uint64 // segments whose numbers began anew: their process was restored from a snapshot
 	Segments int    // that any are held of
 }
@@ -81,7 +86,7 @@ func (s *Store) Collect(segments []Segment) {
 		}
 		r.seen = s.polls
 		if head+1 < r.next {
-			s.held -= len(r.list)
+			s.drop(r)
 			s.stats.Rewound++
 			*r = ring{ino: ino, next: 1, seen: s.polls}
 		}
@@ -100,7 +105,7 @@ func (s *Store) Collect(segments []Segment) {
 	for id, rings := range s.files {
 		rings = slices.DeleteFunc(rings, func(r *ring) bool {
 			if r.seen != s.polls {
-				s.held -= len(r.list)
+				s.drop(r)
 			}
 			return r.seen != s.polls
 		})
@@ -154,6 +159,7 @@ func (s *Store) collect(g Segment, r *ring, head uint64) {
 	s.stats.Missed += next - from - uint64(len(s.got))
 	s.stats.Seen += uint64(len(s.got))
 	s.held += len(s.got)
+	s.wait += len(s.got)
 	r.list = append(r.list, s.got...)
 	r.next, r.tried = next, head
 }
@@ -161,28 +167,75 @@ func (s *Store) collect(g Segment, r *ring, head uint64) {
 // maxSlots is how many slots a segment's ring has at most. FORMAT.md 11.
 const maxSlots = 4096
 
-// evict lets go of the oldest of those segments that have most, until there are max: all that give way have equally many afterwards.
+// evict lets go of the oldest until there are max: of what is archived first, and of the rest where that is not enough; of those segments that
+// have most of it, so that all that give way have equally many afterwards.
 func (s *Store) evict() {
-	all := make([]*ring, 0, len(s.files))
+	s.fill(max(s.max-s.wait, 0), func(r *ring) int { return len(r.list) - r.waiting() })
+	if s.held > s.max {
+		s.fill(s.max, func(r *ring) int { return len(r.list) })
+	}
+}
+
+// fill lets go of the oldest of each segment until those that of counts are room.
+func (s *Store) fill(room int, of func(*ring) int) {
+	type part struct {
+		*ring
+		n int
+	}
+	var all []part
 	for _, rings := range s.files {
 		for _, r := range rings {
-			if len(r.list) > 0 {
-				all = append(all, r)
+			if n := of(r); n > 0 {
+				all = append(all, part{r, n})
 			}
 		}
 	}
-	slices.SortFunc(all, func(x, y *ring) int { return len(x.list) - len(y.list) })
-	left := s.max
+	slices.SortFunc(all, func(x, y part) int { return x.n - y.n })
 	for i, r := range all {
-		share := left / (len(all) - i)
-		if n := len(r.list) - share; n > 0 {
-			// The rest moves, so that memory is given back; who reads the old list has it for as long as it takes.
-			r.list = slices.Clone(r.list[n:])
-			s.stats.Evicted += uint64(n)
-			s.held -= n
+		keep := min(r.n, room/(len(all)-i))
+		room -= keep
+		n := r.n - keep
+		if n == 0 {
+			continue
 		}
-		left -= len(r.list)
+		lost := max(n-(len(r.list)-r.waiting()), 0)
+		s.stats.Unkept += uint64(lost)
+		s.wait -= lost
+		// The rest moves, so that memory is given back; who reads the old list has it for as long as it takes.
+		r.list = slices.Clone(r.list[n:])
+		s.stats.Evicted += uint64(n)
+		s.held -= n
 	}
+}
+
+// waiting is how many are not archived yet.
+func (r *ring) waiting() int { return len(r.list) - after(r.list, r.done) }
+
+// drop lets go of all that is held of a segment. With the lock held.
+func (s *Store) drop(r *ring) {
+	s.held -= len(r.list)
+	s.wait -= r.waiting()
+	r.list = nil
+}
+
+// Archived says that those of a file up to a number are archived: they are the first to be let go.
+func (s *Store) Archived(segment string, inode, number uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.file(segment, inode)
+	if r == nil {
+		return
+	}
+	before := r.waiting()
+	r.done = number
+	s.wait += r.waiting() - before
+}
+
+// Crowded tells whether so many wait to be archived that there may soon be no room for them.
+func (s *Store) Crowded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wait > s.max/2
 }
 
 // Stats answers what was counted so far.
@@ -190,7 +243,7 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
-	st.Held = s.held
+	st.Held, st.Waiting = s.held, s.wait
 	for _, rings := range s.files {
 		for _, r := range rings {
 			if len(r.list) > 0 {
@@ -201,8 +254,8 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
-// Since yields those of a segment, by its id, numbered above after, oldest first, until yield answers false. What it yields is not changed.
-func (s *Store) Since(segment string, after uint64, yield func(*reader.Exemplar) bool) {
+// Since yields those of a segment, by its id, numbered above a number, oldest first, until yield answers false. What it yields is not changed.
+func (s *Store) Since(segment string, number uint64, yield func(*reader.Exemplar) bool) {
 	s.mu.Lock()
 	var list []reader.Exemplar
 	newest := uint64(0)
@@ -212,34 +265,27 @@ func (s *Store) Since(segment string, after uint64, yield func(*reader.Exemplar)
 		}
 	}
 	s.mu.Unlock()
-	above(list, after, yield)
+	above(list, number, yield)
 }
 
 // Above is Since for one file, by id and inode.
-func (s *Store) Above(segment string, inode, after uint64, yield func(*reader.Exemplar) bool) {
+func (s *Store) Above(segment string, inode, number uint64, yield func(*reader.Exemplar) bool) {
 	s.mu.Lock()
 	var list []reader.Exemplar
 	if r := s.file(segment, inode); r != nil {
 		list = r.list
 	}
 	s.mu.Unlock()
-	above(list, after, yield)
+	above(list, number, yield)
 }
 
-func above(list []reader.Exemplar, after uint64, yield func(*reader.Exemplar) bool) {
-	i, found := slices.BinarySearchFunc(list, after, func(x reader.Exemplar, n uint64) int {
-		switch {
-		case x.Number < n:
-			return -1
-		case x.Number > n:
-			return 1
-		}
-		return 0
-	})
-	if found {
-		i++
-	}
-	for ; i < len(list); i++ {
+// after is how many of a list are numbered up to a number.
+func after(list []reader.Exemplar, number uint64) int {
+	return sort.Search(len(list), func(i int) bool { return list[i].Number > number })
+}
+
+func above(list []reader.Exemplar, number uint64, yield func(*reader.Exemplar) bool) {
+	for i := after(list, number); i < len(list); i++ {
 		if !yield(&list[i]) {
 			return
 		}

@@ -161,6 +161,35 @@ func TestEvict(t *testing.T) {
 	equal(t, "held", s.Stats().Held, 5)
 }
 
+// What is archived goes first, whoever has most; what is not is counted when it has to go. Half of the room is a crowd.
+func TestArchived(t *testing.T) {
+	s := New(100)
+	a, b := &fake{id: "a", slots: 4096, head: 40}, &fake{id: "b", slots: 4096, head: 8}
+	poll(s, a, b)
+	equal(t, "crowded by 48", s.Crowded(), false)
+	b.head = 20
+	poll(s, a, b)
+	equal(t, "crowded by 60", s.Crowded(), true)
+	s.Archived("b", 0, 20)
+	s.Archived("nobody", 0, 20)
+	equal(t, "waiting", s.Stats().Waiting, 40)
+	a.head = 95
+	poll(s, a, b)
+	equal(t, "of a, which waits", len(held(s, "a", 0)), 95)
+	equal(t, "of b, which is archived", held(s, "b", 0), []uint64{16, 17, 18, 19, 20})
+	equal(t, "lost", s.Stats().Unkept, 0)
+	a.head = 130
+	poll(s, a, b)
+	equal(t, "held", s.Stats().Held, 100)
+	equal(t, "the oldest is lost", held(s, "a", 0)[0], 31)
+	equal(t, "lost", s.Stats().Unkept, 30)
+	equal(t, "waiting", s.Stats().Waiting, 100)
+	s.Archived("a", 0, 130)
+	equal(t, "waiting", s.Stats().Waiting, 0)
+	poll(s, b)
+	equal(t, "waiting of one that is gone", s.Stats().Waiting, 0)
+}
+
 // Two files of one id are two; numbers that begin anew are new ones.
 func TestCopiesAndRewound(t *testing.T) {
 	s := New(100)
