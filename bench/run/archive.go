@@ -70,6 +70,10 @@ func (b *bench) archive() error {
 	if err := b.values(b.path("archive"), "flush"); err != nil {
 		return err
 	}
+	say("exemplars")
+	if err := b.values(b.path("archive"), "exemplars"); err != nil {
+		return err
+	}
 	say("queries of an archived hour")
 	if err := b.values(b.path("archive"), "query"); err != nil {
 		return err
@@ -124,7 +128,16 @@ func (b *bench) tableCosts() {
 		n := "query/" + q.name
 		queries.rows = append(queries.rows, []string{q.what, fixed(r[n+"_first_ms"]), fixed(r[n+"_warm_ms"]), fixed(r[n+"_warm_cpu_ms"]), fixed(r[n+"_cold_ms"])})
 	}
-	b.sections = append(b.sections, flush, selects, queries)
+	exemplars := section{title: "Exemplars: from rings to the archive and back", header: []string{"what", ""}, rows: [][]string{
+		{"bytes in the archive", fixed(r["exemplars/bytes_each"])},
+		{"bytes in Prometheus's log, of the same", fixed(r["exemplars/prometheus_log_bytes_each"])},
+		{"taken over from a ring, CPU ns", fixed(r["exemplars/collect_ns_each"])},
+		{"written, ns", fixed(r["exemplars/flush_ns_each"])},
+		{"a poll of 1,000 segments of which none has a new one, CPU us", fixed(r["exemplars/poll_us_1000_idle"])},
+		{"those of one process found among all, ms", fixed(r["exemplars/find_one_ms"])},
+		{"all of them read, ms", fixed(r["exemplars/find_all_ms"])},
+	}}
+	b.sections = append(b.sections, flush, exemplars, selects, queries)
 }
 
 // writeArchive says how what stands in the tables was measured.
@@ -140,6 +153,9 @@ func (b *bench) writeArchive(title string, p func(string, ...any)) {
 	case "The archive: flush":
 		p("256 writers of 100 series each under a clock of the benchmark's, rings in /dev/shm, files on a disk, a sync each 5 s; the processor time of the archiver's goroutine")
 		p("alone. Payload is blocks with their labels; handed to files are extents' headers and indexes as well.\n")
+	case "Exemplars: from rings to the archive and back":
+		p("256 processes of ten histograms, 2 minutes, five records a second with a trace in each: of %.0f offered, %.0f were taken, %.0f missed. Prometheus keeps exemplars in", r["exemplars/offered"], r["exemplars/taken"], r["exemplars/missed"])
+		p("memory, and in its write-ahead log; the labels of series are in neither figure but where a block is the first of an extent.\n")
 	case "The archive: select among 100,000 dead VMs":
 		p("100 series each, 45 s each: %.0f MB at 1 s in %.0f extents, and %.0f MB at 10 s, where each VM has five rows of last, min, max, sum and count. Made in %.0f s of", r["fill/1s_MB"], r["fill/1s_extents"], r["fill/10s_MB"], r["fill/cpu_seconds"])
 		p("processor time. Cold: none of the files is in the page cache. Resident after it all: %.1f MB.\n", r["select/resident_kB"]/1000)

@@ -91,6 +91,7 @@ var goals = []goal{
 	{"flush, and folding into 10 s and 5 m", "(the design says flush) the same", []string{"flush_folding/ns_a_sample"}, atMost(30, ns)},
 	{"flush: handed to files", "<= 1.1 x payload", []string{"flush_folding/written_to_payload"}, atMost(1.1, "%.3f x")},
 	{"flush: written to the disk", "<= 1.1 x payload", []string{"flush_folding/device_to_payload"}, atMost(1.1, "%.3f x")},
+	{"exemplars in the archive", "(not in the design) smaller than in Prometheus's log", []string{"exemplars/bytes_each", "exemplars/prometheus_log_bytes_each"}, cheaper(1)},
 	{"select among 10 M dead series, about 1,000 sources", "p50 <= 5 ms", []string{"select/thousand_p50_ms"}, atMost(5, ms)},
 	{"the same, one source", "p50 <= 5 ms", []string{"select/one_p50_ms"}, atMost(5, ms)},
 	{"the same, resident", "<= 4 MB", []string{"select/resident_kB"}, atMost(4000, "%.0f kB")},
