@@ -21,7 +21,7 @@ import (
 type planArchiveJSON struct {
 	Tiers         []planArchiveTierJSON `json:"tiers" doc:"finest first"`
 	TotalBytes    int64                 `json:"total_bytes" doc:"of all tiers' files"`
-	PowerLoss     float64               `json:"power_loss_seconds" doc:"what a loss of power costs at most: the rows that wait in segments, and what is not synced yet"`
+	PowerLoss     float64               `json:"power_loss_seconds" doc:"what a loss of power costs at most, and with --from-archive on average: the rows that wait in segments, and what is not synced yet"`
 	From          string                `json:"from,omitempty" doc:"the archive that was measured; absent for a planned load"`
 	LivesPerHour  float64               `json:"lives_per_hour" doc:"of processes that come and go"`
 	BytesAreGiven bool                  `json:"bytes_are_given,omitempty" doc:"by --bytes-per-sample; absent where they were measured"`
@@ -355,7 +355,11 @@ func printArchivePlan(c *cli.Context, p *planArchiveJSON) {
 	g.add("total", sizeText(p.TotalBytes), "", "", "", "", "", "", "", "")
 	g.print(w)
 	fmt.Fprintln(w)
-	fmt.Fprintf(w, "A loss of power costs at most the last %s: rows wait in the segments' rings, and for a sync.\n", spanText(p.PowerLoss))
+	most := "at most"
+	if p.From != "" { // how long rows waited there is known from how many were written at once, which is a mean
+		most = "on average"
+	}
+	fmt.Fprintf(w, "A loss of power costs %s the last %s: rows wait in the segments' rings, and for a sync.\n", most, spanText(p.PowerLoss))
 	switch {
 	case p.From != "":
 		fmt.Fprintf(w, "Processes that ended: %s an hour. Lag is the average.\n", shortText(p.LivesPerHour))

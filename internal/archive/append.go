@@ -292,10 +292,11 @@ func (a *Archive) writeMark(t *tier, e *extent, m Mark) error {
 	return a.show(t, e, off, b)
 }
 
-// repeatMark writes the newest mark into the open extent where a crash has left it without.
+// repeatMark writes the newest mark into the open extent where a crash has left it without. It follows upon a read, after which an extent that has a
+// trailer is one that is sealed next.
 func (a *Archive) repeatMark(t *tier) error {
 	e := t.open
-	if e == nil || e.trailer != nil || t.w.sealNext || e.newestMark() == t.mark || !e.markFits() {
+	if e == nil || t.w.sealNext || e.newestMark() == t.mark || !e.markFits() {
 		return nil
 	}
 	return a.writeMark(t, e, t.mark)
