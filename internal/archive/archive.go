@@ -18,6 +18,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/shmts/shmts/reader"
@@ -50,6 +51,8 @@ type Schema struct {
 	Table  int
 	Name   string // of the table
 	Series []*reader.Series
+
+	body atomic.Pointer[[]byte] // of its block, once it was written
 }
 
 // Field is a part of a series that has a column of its own. FORMAT.md 16.2.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/flate"
@@ -132,13 +133,17 @@ func parseSchema(text []byte) (*Schema, error) {
 	return s, nil
 }
 
-// appendSchema appends the body of a schema's block: hash, length, and the text deflated. FORMAT.md 15.3.
+// appendSchema appends the body of a schema's block: hash, length, and the text deflated. FORMAT.md 15.3. It is made once: deflating takes a MB
+// of memory, and each extent has it.
 func appendSchema(b []byte, s *Schema) ([]byte, error) {
+	if body := s.body.Load(); body != nil {
+		return append(b, *body...), nil
+	}
 	text, err := s.text()
 	if err != nil {
 		return b, err
 	}
-	out := append(b, s.Hash[:]...)
+	out := slices.Clone(s.Hash[:])
 	out = le.AppendUint32(out, uint32(len(text)))
 	out = le.AppendUint32(out, 0)
 	w := bytes.NewBuffer(out)
@@ -152,7 +157,9 @@ func appendSchema(b []byte, s *Schema) ([]byte, error) {
 	if err != nil {
 		return b, fmt.Errorf("shmts: archive: schema: deflate: %w", err)
 	}
-	return w.Bytes(), nil
+	body := slices.Clip(w.Bytes())
+	s.body.Store(&body)
+	return append(b, body...), nil
 }
 
 // cutSchema reads the body of a schema's block.

@@ -17,6 +17,8 @@ type sweepBatch struct {
 	blocks map[*archive.Schema]*sweepBlock
 	words  int
 	pages  pages.Arena // of the rows that are kept
+	lists  [][]uint64  // their cells
+	ints   []int64     // their times and starts
 }
 
 type sweepBlock struct {
@@ -37,6 +39,8 @@ func (b *sweepBatch) reset() {
 func (b *sweepBatch) empty() {
 	b.words = 0
 	b.pages.Reset()
+	clear(b.lists)
+	b.lists, b.ints = b.lists[:0], b.ints[:0]
 }
 
 // put adds a source's folded rows, which are copied, to the batch. False: nothing can be written just now.
@@ -72,14 +76,15 @@ func (b *sweepBatch) keep(r archive.Rows) (archive.Rows, int) {
 		words += len(c)
 	}
 	flat := b.pages.Words(words)[:0]
-	cells := make([][]uint64, len(r.Cells))
-	for i, c := range r.Cells {
+	first := len(b.lists)
+	for _, c := range r.Cells {
 		at := len(flat)
 		flat = append(flat, c...)
-		cells[i] = flat[at:len(flat):len(flat)]
+		b.lists = append(b.lists, flat[at:len(flat):len(flat)])
 	}
-	r.Cells = cells
-	r.Numbers, r.Times, r.Coverage, r.Starts = slices.Clone(r.Numbers), slices.Clone(r.Times), slices.Clone(r.Coverage), slices.Clone(r.Starts)
+	r.Cells = b.lists[first:len(b.lists):len(b.lists)]
+	r.Numbers, r.Coverage = append(b.pages.Words(len(r.Numbers))[:0], r.Numbers...), append(b.pages.Words(len(r.Coverage))[:0], r.Coverage...)
+	r.Times, r.Starts = b.integers(r.Times), b.integers(r.Starts)
 	if r.Present != nil {
 		r.Present = slices.Clone(r.Present)
 		for i, p := range r.Present {
@@ -87,6 +92,13 @@ func (b *sweepBatch) keep(r archive.Rows) (archive.Rows, int) {
 		}
 	}
 	return r, words
+}
+
+// integers copies some.
+func (b *sweepBatch) integers(v []int64) []int64 {
+	at := len(b.ints)
+	b.ints = append(b.ints, v...)
+	return b.ints[at:len(b.ints):len(b.ints)]
 }
 
 // flush writes the batch. False: nothing can be written just now.
@@ -189,6 +201,7 @@ func halves(r *archive.Rows) (a, b archive.Rows) {
 type schemaCache struct {
 	tables map[seriesKey]*tableSeries
 	byHash map[[16]byte]*archive.Schema
+	starts []int64 // what shape answers
 }
 
 // seriesKey names a slice of series by its place: an archive answers the same one for all that have the same.
@@ -233,7 +246,7 @@ func (c *schemaCache) of(inc *archive.Incarnation, table int) *tableSeries {
 }
 
 // shape gives rows, of a table's series, their schema and the series' starts. Series that have no value in any of them are left out where they are
-// many: others' holes cost less than another schema.
+// many: others' holes cost less than another schema. The starts are the cache's, until the next call.
 func (c *schemaCache) shape(inc *archive.Incarnation, table int, r archive.Rows, places []int) (*archive.Schema, archive.Rows, error) {
 	t := c.of(inc, table)
 	var have []int // of t.list
@@ -261,10 +274,11 @@ func (c *schemaCache) shape(inc *archive.Incarnation, table int, r archive.Rows,
 			}
 			t.schema = s
 		}
-		r.Starts = make([]int64, len(t.list))
+		c.starts = c.starts[:0]
 		for i := range t.list {
-			r.Starts[i] = starts(i)
+			c.starts = append(c.starts, starts(i))
 		}
+		r.Starts = c.starts
 		return t.schema, r, nil
 	}
 	list := make([]*reader.Series, len(have))
