@@ -251,3 +251,82 @@ func TestRelabelledArchive(t *testing.T) {
 		t.Errorf("want what is kept in the archive, got %s", got)
 	}
 }
+
+// What found no room, in its segment or in a budget, is told of by source, with the reason; and by whom it was turned away.
+func TestDropsAreTold(t *testing.T) {
+	dir := newStore(t)
+	d := startDaemon(t, []string{"SHMTS_DIR=" + dir}, "--self-metrics=false", "--poll-interval", "100ms", "--budget.user.series", "30")
+	greedy, err := writer.Open(writer.Options{Job: "greedy", Instance: "g", Dir: dir, Tables: []writer.Table{{Name: "scalars", Counters: 2, Lanes: 1, Tiers: []writer.Tier{{Step: time.Second, Rows: 8}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer greedy.Close()
+	for i := range 12 { // 8 find room in the four segments that it may have
+		greedy.Counter("requests_total", writer.Label("user", fmt.Sprint(i))).Add(1)
+	}
+	type source struct {
+		Job                             string
+		Series, Segments, GrownSegments int
+		DroppedSeries, SkippedSeries    uint64
+		Tables                          []struct{ Cells struct{ Used, Size int } }
+	}
+	type drop struct {
+		Reason, Job string
+		Value       uint64
+	}
+	var status struct {
+		Data struct {
+			Shmts struct {
+				DroppedSeries, DroppedSeriesBySource []drop
+				Sources                              []source
+			}
+		}
+	}
+	look := func() error {
+		text, err := d.get("/api/v1/status/tsdb")
+		if err == nil {
+			status.Data.Shmts.DroppedSeries, status.Data.Shmts.DroppedSeriesBySource, status.Data.Shmts.Sources = nil, nil, nil
+			err = json.Unmarshal([]byte(text), &status)
+		}
+		return err
+	}
+	waitFor(t, "the writer's drops", func() error {
+		if err := look(); err != nil {
+			return err
+		}
+		s := status.Data.Shmts
+		if len(s.Sources) != 1 || s.Sources[0].Segments != 4 || s.Sources[0].GrownSegments != 3 || s.Sources[0].DroppedSeries == 0 || s.Sources[0].Tables[0].Cells.Used != 8 || s.Sources[0].Tables[0].Cells.Size != 8 {
+			return fmt.Errorf("got %+v", s)
+		}
+		if !slices.Contains(s.DroppedSeriesBySource, drop{"writer", "greedy", s.Sources[0].DroppedSeries}) || !slices.Contains(s.DroppedSeries, drop{"writer", "", s.Sources[0].DroppedSeries}) {
+			return fmt.Errorf("got %+v", s)
+		}
+		return nil
+	})
+	late, err := writer.Open(writer.Options{Job: "late", Instance: "l", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	late.Counter("first_total").Add(1)
+	waitFor(t, "the other's segment", func() error {
+		if err := look(); err != nil || len(status.Data.Shmts.Sources) != 2 {
+			return fmt.Errorf("got %+v, %v", status.Data.Shmts, err)
+		}
+		return nil
+	})
+	for i := range 40 { // beyond the user's 30
+		late.Counter("later_total", writer.Label("n", fmt.Sprint(i))).Add(1)
+	}
+	waitFor(t, "the budget's drops", func() error {
+		if err := look(); err != nil {
+			return err
+		}
+		for _, x := range status.Data.Shmts.DroppedSeriesBySource {
+			if x.Reason == "budget" && x.Job == "late" && x.Value >= 11 {
+				return nil
+			}
+		}
+		return fmt.Errorf("got %+v", status.Data.Shmts)
+	})
+}

@@ -185,6 +185,9 @@ func sameShape(a, b any, at string) error {
 		}
 		for k, v := range x {
 			w, ok := y[k]
+			if !ok && at+"."+k == ".data.shmts" { // status/tsdb says what Prometheus has no words for under a key of its own
+				continue
+			}
 			if !ok {
 				return fmt.Errorf("%s.%s: theirs has none", at, k)
 			}
