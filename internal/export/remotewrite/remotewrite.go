@@ -77,13 +77,14 @@ type Encoder struct {
 	rules   *relabel.Rules   // those that schemas were made with
 	lives   map[uint64]*life // by the hash of a source's labels
 
-	shards []*shard // the first of which are used
-	used   int
-	batch  uint64
-	points int      // in all of them
-	wanted bool     // the request was sent because it was full
-	left   int      // points that were left out, since newer ones of their series were sent, and are not counted yet
-	prefix []uint64 // counts of a histogram's row up to each bucket
+	shards  []*shard // the first of which are used
+	used    int
+	batch   uint64
+	points  int      // in all of them
+	wanted  bool     // the request was sent because it was full
+	layered bool     // the batch is made for 1.0
+	left    int      // points that were left out, since newer ones of their series were sent, and are not counted yet
+	prefix  []uint64 // counts of a histogram's row up to each bucket
 
 	mu       sync.Mutex
 	v1Until  time.Time // 1.0 is spoken until then
@@ -163,6 +164,7 @@ func New(o Options) (*Encoder, error) {
 	for range o.MaxShards {
 		e.shards = append(e.shards, newShard())
 	}
+	e.layered = e.speaksV1()
 	return e, nil
 }
 
@@ -178,10 +180,9 @@ func (e *Encoder) End(src *export.Source, row *export.Row, at export.Cursor) (ex
 
 // Full implements export.Encoder.
 func (e *Encoder) Full() bool {
-	v1 := e.speaksV1()
 	for _, s := range e.shards[:e.used] {
 		most := s.points
-		if v1 { // each layer is a request
+		if e.layered { // each layer is a request
 			if most = s.points / maxRequests; most < e.o.MaxSamples {
 				for _, l := range s.layers[:s.used] {
 					most = max(most, l.points)
@@ -212,7 +213,7 @@ func (e *Encoder) Reset() {
 	} else {
 		e.used = max(e.used/2, 1)
 	}
-	e.points, e.wanted = 0, false
+	e.points, e.wanted, e.layered = 0, false, e.speaksV1()
 	e.batch++
 }
 
