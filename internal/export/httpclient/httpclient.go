@@ -55,7 +55,6 @@ type Client struct {
 	mu     sync.Mutex
 	roots  watched // the CA file that http trusts
 	http   *http.Client
-	closed bool
 }
 
 // New checks the options, reads the files that they name, and makes no connection. Its error says which option is wrong.

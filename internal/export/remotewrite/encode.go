@@ -368,7 +368,7 @@ func (e *Encoder) add(src *export.Source, row *export.Row, end bool, at export.C
 		last := at.Metric == len(metrics) || metrics[at.Metric].series != m.series
 		if !ok || v.Kind == reader.Gauge && v.Unset {
 			if (end || ok || row.Gone(i)) && src.Seen.Has(i) {
-				e.addStale(s, m, level, time)
+				e.addStale(s, m, row.Table, level, time)
 				if last && !end {
 					src.Seen.Clear(i)
 				}
@@ -389,6 +389,7 @@ func (e *Encoder) add(src *export.Source, row *export.Row, end bool, at export.C
 	done := at.Metric > len(metrics)
 	if done {
 		s.sent.tables[row.Table] = time
+		s.rows[row.Table] = s.rows[row.Table] || !end
 	}
 	return at, done
 }
@@ -445,8 +446,8 @@ func (e *Encoder) open(s *source, sc *schema, m *metric, level int) (sh *shard, 
 	return sh, l, b, body
 }
 
-func (e *Encoder) addStale(s *source, m *metric, level int, time int64) {
-	if m.kind == reader.Stat && m.part <= partMax && !s.recorded.Has(int(m.series)) {
+func (e *Encoder) addStale(s *source, m *metric, table, level int, time int64) {
+	if m.kind == reader.Stat && m.part <= partMax && s.rows[table] && !s.recorded.Has(int(m.series)) {
 		return // it never had one
 	}
 	sh, l, b, body := e.open(s, s.schema, m, level)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/shmts/shmts/internal/export"
@@ -78,6 +79,7 @@ type source struct {
 	own         *schema // target's
 
 	recorded export.Bits // stats that had a value
+	rows     []bool      // tables of which a row went out since this was made
 }
 
 func (e *Encoder) source(src *export.Source) *source {
@@ -91,9 +93,9 @@ func (e *Encoder) source(src *export.Source) *source {
 	if ok && was.rules == e.rules {
 		return was
 	}
-	s := &source{rules: e.rules, recorded: export.NewBits(len(src.Series))}
+	s := &source{rules: e.rules, recorded: export.NewBits(len(src.Series)), rows: make([]bool, src.Tables)}
 	if ok {
-		s.recorded = was.recorded
+		s.recorded, s.rows = was.recorded, was.rows
 	}
 	for _, p := range names.Labels(src.Labels) {
 		if p.Value != "" {
@@ -304,7 +306,7 @@ func (sc *schema) label(m *metric, rules *relabel.Rules, source []label, fixed f
 	}
 	items := make([]item, 0, len(source)+len(own)+1)
 	if rules.Len() == 0 {
-		items = append(items, item{label{labels.MetricName, name}, -1})
+		items = append(items, item{label{model.MetricNameLabel, name}, -1})
 		for _, p := range own {
 			items = append(items, item{label{p.Name, p.Value}, -1})
 		}
@@ -314,7 +316,7 @@ func (sc *schema) label(m *metric, rules *relabel.Rules, source []label, fixed f
 	} else {
 		// The rules see all labels; those of the source that they neither look at nor change are still its own afterwards.
 		b := labels.NewBuilder(labels.EmptyLabels())
-		b.Set(labels.MetricName, name)
+		b.Set(model.MetricNameLabel, name)
 		for _, p := range own {
 			b.Set(p.Name, p.Value)
 		}
