@@ -52,9 +52,9 @@ type Client struct {
 	proxy  func(*http.Request) (*url.URL, error)
 	auth   authorizer
 
-	mu     sync.Mutex
-	roots  watched // the CA file that http trusts
-	http   *http.Client
+	mu    sync.Mutex
+	roots watched // the CA file that http trusts
+	http  *http.Client
 }
 
 // New checks the options, reads the files that they name, and makes no connection. Its error says which option is wrong.
