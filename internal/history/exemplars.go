@@ -116,6 +116,9 @@ func (h *History) exemplars(ctx context.Context, want query.Selection) ([]query.
 	var warnings []error
 	if h.o.Archive != nil {
 		for p, err := range h.o.Archive.Exemplars(ctx, h.restricted(archive.Selection{From: want.From, To: want.To, Labels: matchers, Schema: schemaMatcher(want.Matchers)})) {
+			if want.Yield != nil {
+				want.Yield(ctx)
+			}
 			switch {
 			case ctx.Err() != nil:
 				return nil, nil, ctx.Err()

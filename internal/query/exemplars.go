@@ -49,10 +49,22 @@ const (
 
 // Exemplars finds those that the series have which any selector of an expression selects, from start to end, unix ms, inclusive: by
 // their labels, as Prometheus answers. A histogram's are under its name, and under the names of the classic view's buckets, where those are asked
-// for: each in the bucket that its value lies in.
+// for: each in the bucket that its value lies in. It waits for a place as a query does: one of some minutes among light ones.
 func (e *Engine) Exemplars(ctx context.Context, expr parser.Expr, start, end int64) ([]ExemplarSeries, annotations.Annotations, error) {
+	lane := light
+	if end-start > lightRange.Milliseconds() {
+		lane = heavy
+	}
+	leave, err := e.share.enter(ctx, lane)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
+	e.pace.enter(lane)
+	defer e.pace.leave(lane)
 	run := e.With(Hints{})
 	defer run.Close()
+	run.light = lane == light
 	q := &querier{Run: run, mint: start, maxt: end}
 	f := &exemplarFinder{q: q, byHash: map[uint64]*foundExemplars{}}
 	for _, matchers := range parser.ExtractSelectors(expr) {
@@ -97,7 +109,7 @@ func (f *exemplarFinder) find(ctx context.Context, matchers []*labels.Matcher) e
 	if err != nil {
 		return err
 	}
-	views, err := f.q.views(ctx, Selection{From: f.q.mint, To: f.q.maxt, First: f.q.mint, Matchers: matchers, Exemplars: f.most()})
+	views, err := f.q.views(ctx, Selection{From: f.q.mint, To: f.q.maxt, First: f.q.mint, Matchers: matchers, Exemplars: f.most(), Yield: f.q.Run.yield})
 	if errors.Is(err, ErrTooManyExemplars) {
 		return promql.ErrTooManySamples(fmt.Sprintf("shmts: want at most %d exemplars", f.most()))
 	}
@@ -108,6 +120,7 @@ func (f *exemplarFinder) find(ctx context.Context, matchers []*labels.Matcher) e
 		if i%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
+		f.q.Run.yield(ctx)
 		v := &views[i]
 		x, ok := v.Segment.(Exemplary)
 		if !ok {

@@ -42,6 +42,8 @@ type Selection struct {
 	// Exemplars, if not 0, says that exemplars are wanted, of those times, and not rows: each segment that has any is answered as an Exemplary,
 	// and no others. It is how many there may be, all together.
 	Exemplars int
+	// Yield, if not nil, is to be called now and then by what takes long.
+	Yield func(context.Context)
 	// Partial says that where more is found than may be, a part of it with a warning will do.
 	Partial bool
 }
