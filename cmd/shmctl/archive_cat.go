@@ -43,7 +43,7 @@ func archiveCatVerb() *verb {
 		under: "archive",
 		Command: &cli.Command{
 			Name:      "cat",
-			Usage:     "print archived rows of series",
+			Usage:     "print archived rows of series, or their exemplars",
 			ArgsUsage: "DIR SELECTOR...",
 			Description: "SELECTOR is a name, in which * and ? stand for text, or name{label=\"value\"}; the labels may be the series' own or its\n" +
 				"source's, such as job and instance. Rows come source by source, oldest source first, and in the order of their numbers,\n" +
@@ -60,6 +60,7 @@ func archiveCatVerb() *verb {
 				&cli.StringSliceFlag{Name: "field", Usage: "only this `PART` of values: " + strings.Join(partNames, ", ") + "; may be repeated"},
 				&cli.StringFlag{Name: "format", Usage: "`FORMAT`: text, csv", Value: "text"},
 				&cli.IntFlag{Name: "last", Aliases: []string{"n"}, Usage: "only the last `N` rows of each source and table"},
+				&cli.BoolFlag{Name: "exemplars", Usage: "exemplars instead of rows, of the finest tier; --json prints those of show, without an age, with job and instance"},
 			}, windowFlags()...),
 			Action: archiveCatAction,
 		},
@@ -68,6 +69,7 @@ func archiveCatVerb() *verb {
 			"shmctl archive cat /var/lib/shmtsd/archive 'rx_packets_total{job=\"forwarder\"}' --since 1h",
 			"shmctl archive cat /var/lib/shmtsd/archive queue_depth --tier 5m --field max --format csv",
 			"shmctl archive cat /var/lib/shmtsd/archive '*' --source 7f3a --last 1 --json",
+			"shmctl archive cat /var/lib/shmtsd/archive http.server.request.duration --exemplars --since 1h # the traces of slow requests",
 		},
 		complete: archiveComplete,
 	}
@@ -134,6 +136,9 @@ func archiveCatAction(c *cli.Context) error {
 	}}
 	if len(picks) == 1 {
 		sel.Labels = equal(picks[0].labels)
+	}
+	if c.Bool("exemplars") {
+		return catArchivedExemplars(c, a, sel, picks)
 	}
 	if tier >= 0 {
 		sel.Tiers = []int{tier}

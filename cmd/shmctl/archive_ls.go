@@ -40,6 +40,7 @@ type archiveTierJSON struct {
 	Rows           uint64              `json:"rows"`
 	Samples        uint64              `json:"samples" doc:"values of series in rows, absent ones too"`
 	BytesPerSample float64             `json:"bytes_per_sample" doc:"used_bytes by samples; 0 without any"`
+	Exemplars      uint64              `json:"exemplars" doc:"the finest tier has them"`
 	Skipped        uint64              `json:"skipped" doc:"blocks and runs that failed a check just now"`
 	ExtentList     []archiveExtentJSON `json:"extent_list,omitempty" doc:"with --extents: those that hold rows, oldest first; absent else"`
 }
@@ -172,7 +173,13 @@ func archiveLsAction(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		out.Tiers = append(out.Tiers, describeTier(m, c.Bool("extents")))
+		t := describeTier(m, c.Bool("extents"))
+		if i == 0 && m.Exemplars > 0 {
+			if t.Exemplars, err = countExemplars(c, a); err != nil {
+				return err
+			}
+		}
+		out.Tiers = append(out.Tiers, t)
 		if c.Bool("blocks") {
 			for b, err := range a.Blocks(i, archive.Mark{}) {
 				if err != nil {
@@ -223,6 +230,17 @@ func describeTier(m *forecast.Measured, extents bool) archiveTierJSON {
 	return t
 }
 
+// countExemplars is how many exemplars an archive has.
+func countExemplars(c *cli.Context, a archive.Reader) (n uint64, err error) {
+	for p, err := range a.Exemplars(c.Context, archive.Selection{From: math.MinInt64, To: math.MaxInt64}) {
+		if err != nil {
+			return 0, err
+		}
+		n += uint64(len(p.List))
+	}
+	return n, nil
+}
+
 func describeSource(a archive.Reader, inc *archive.Incarnation) archiveSourceJSON {
 	s := archiveSourceJSON{Segment: hex.EncodeToString(inc.Segment[:]), Epoch: inc.Epoch, Copy: inc.Copy, Group: hex.EncodeToString(inc.Group[:]),
 		Job: layout.Value(inc.Labels, "job"), Instance: layout.Value(inc.Labels, "instance"), Labels: pairsMap(inc.Labels), Attributes: pairsMap(inc.Attributes),
@@ -265,10 +283,10 @@ func perSample(bytes float64) string {
 }
 
 func printTiers(c *cli.Context, tiers []archiveTierJSON) {
-	g := newGrid("STEP", ">SIZE", ">EXTENTS", "OLDEST", "NEWEST", ">COVERS", ">SOURCES", ">BLOCKS", ">SAMPLES", ">B/SAMPLE", ">SKIPPED")
+	g := newGrid("STEP", ">SIZE", ">EXTENTS", "OLDEST", "NEWEST", ">COVERS", ">SOURCES", ">BLOCKS", ">SAMPLES", ">B/SAMPLE", ">EXEMPLARS", ">SKIPPED")
 	for _, t := range tiers {
 		g.add(stepText(seconds(t.StepSeconds)), sizeText(t.SizeBytes), fmt.Sprintf("%d of %d", t.ExtentsUsed, t.Extents), when(t.Oldest), when(t.Newest),
-			ageText(seconds(t.CoversSeconds)), digits(uint64(t.Sources)), digits(uint64(t.Blocks)), digits(t.Samples), perSample(t.BytesPerSample), digits(t.Skipped))
+			ageText(seconds(t.CoversSeconds)), digits(uint64(t.Sources)), digits(uint64(t.Blocks)), digits(t.Samples), perSample(t.BytesPerSample), digits(t.Exemplars), digits(t.Skipped))
 	}
 	g.print(c.App.Writer)
 }

@@ -119,12 +119,27 @@ func newArchive(t testing.TB) string {
 		a.Append(0, block(time.Second, false, archiveRows(forwarder, 1, 30, false), words)),
 		a.Append(0, block(time.Second, false, last)),
 		a.Append(1, block(10*time.Second, true, archiveRows(forwarder, 1, 4, true), copied)),
+		a.AppendExemplars(archiveExemplars(forwarder, schema, 1, 3), archiveExemplars(router, schema, 60, 2)),
+		a.AppendExemplars(archiveExemplars(forwarder, schema, 4, 2)),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	return dir
+}
+
+// archiveExemplars are n from a number on, each second one of the counter, the others of the histogram: what they say follows from their number.
+func archiveExemplars(src *archive.Source, schema *archive.Schema, first uint64, n int) archive.Exemplars {
+	p := archive.Exemplars{Source: src, Schema: schema}
+	for no := first; no < first+uint64(n); no++ {
+		x := archive.Exemplar{Number: no, Value: float64(no) / 4, Time: birth + int64(no)*1e9 + 500_000_000, TraceID: [16]byte{1: byte(no), 15: 1}}
+		if no%2 == 1 {
+			x.Series, x.SpanID = 5, [8]byte{7, byte(no)}
+		}
+		p.List = append(p.List, x)
+	}
+	return p
 }
 
 func TestArchiveGolden(t *testing.T) {
@@ -141,6 +156,9 @@ func TestArchiveGolden(t *testing.T) {
 		{"archive-cat-all.txt", at("archive", "cat", "*", "--last", "1")},
 		{"archive-cat-folded.txt", at("archive", "cat", "*", "--tier", "10s", "--source", "forwarder", "-n", "4")},
 		{"archive-cat.csv", at("archive", "cat", "*", "--format", "csv", "--last", "1", "--tier", "10s")},
+		{"archive-cat-exemplars.txt", at("archive", "cat", "*", "--exemplars")},
+		{"archive-cat-exemplars.csv", at("archive", "cat", "*", "--exemplars", "--format", "csv", "--source", "forwarder", "-n", "2")},
+		{"archive-cat-exemplars.json", at("archive", "cat", "latency_seconds", "--exemplars", "--json", "--from", "1700000002")},
 		{"archive-cat.json", at("archive", "cat", "*", "--json", "--last", "1", "--tier", "10s")},
 	} {
 		t.Run(g.file, func(t *testing.T) {
