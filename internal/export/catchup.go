@@ -81,6 +81,7 @@ func (e *Exporter) catchUp(ctx context.Context, until time.Time) (done bool, err
 		if err := e.orphan(ctx, e.orphans[0]); err != nil {
 			return false, err
 		}
+		e.gone, e.leaving = append(e.gone, e.leaving...), e.leaving[:0]
 	}
 	for _, c := range e.cursors {
 		end := e.o.Archive.End(c.tier)
@@ -112,6 +113,8 @@ func (e *Exporter) catchUp(ctx context.Context, until time.Time) (done bool, err
 			}
 			c.mark = archive.Mark{Generation: info.Generation, Offset: info.Offset + uint64(info.Length)}
 			e.marks = append(e.marks, markMove{c.step, c.mark})
+			// Not before: with the mark before the block, and without its position, a source would be sent anew.
+			e.gone, e.leaving = append(e.gone, e.leaving...), e.leaving[:0]
 		}
 		if done && before(c.mark, end) { // what is left holds no rows
 			c.mark = end
@@ -146,10 +149,10 @@ func (e *Exporter) block(ctx context.Context, c *cursor, info *archive.BlockInfo
 			continue
 		}
 		switch {
-		case st != nil:
+		case e.isThere(hexID(s.Segment)):
 			pos.passed = true
 		case pos.done:
-			e.pos.forget(pos)
+			e.leaving = append(e.leaving, pos)
 		default:
 			if err := e.endPast(ctx, info, i, pos); err != nil {
 				return err
@@ -188,11 +191,11 @@ func (e *Exporter) part(ctx context.Context, c *cursor, info *archive.BlockInfo,
 		return nil
 	}
 	// What is missing between was passed by while the ring had it, or is perhaps in a coarser tier.
-	if begins := e.begins(chunk, first); begins > pos.base+1 && (pos.base > 0 || s.Birth >= e.pos.born) {
+	if begins := e.begins(chunk, first); begins > pos.reached()+1 && (pos.base > 0 || s.Birth >= e.pos.born) {
 		if err := e.fill(ctx, c, s.Source, info.Schema.Table, pos, begins, chunk.Times[first]); err != nil {
 			return err
 		}
-		if pos.base+1 < begins {
+		if pos.reached()+1 < begins {
 			covers := uint64(1)
 			if chunk.Folded {
 				covers = max(covers, chunk.Coverage[first])
@@ -201,7 +204,7 @@ func (e *Exporter) part(ctx context.Context, c *cursor, info *archive.BlockInfo,
 			if c.jumped {
 				reason = LostAgedOut
 			}
-			missing := (begins - 1 - pos.base + covers - 1) / covers
+			missing := (begins - 1 - pos.reached() + covers - 1) / covers
 			if pos.base == 0 { // rows before a table's first series hold nothing
 				missing = min(missing, rowsBetween(src.since(info.Schema.Table), chunk.Times[first]*1e6-int64(info.Step), info.Step))
 			}
@@ -224,7 +227,7 @@ func (p *pastSource) starting(schema *archive.Schema, starts []int64) {
 
 // fill sends what the tier and coarser ones have of the rows between a position and row below of tier 0.
 func (e *Exporter) fill(ctx context.Context, c *cursor, of *archive.Source, table int, pos *position, below uint64, until int64) error {
-	for tier := c.tier; tier < len(e.o.Archive.Tiers()) && pos.base+1 < below; tier++ {
+	for tier := c.tier; tier < len(e.o.Archive.Tiers()) && pos.reached()+1 < below; tier++ {
 		found, err := e.o.Archive.FindSince(of.Segment, tier, pos.time/1e6)
 		if err != nil {
 			e.o.Logger.Warn("the archive can't be searched", "err", err)
@@ -272,13 +275,7 @@ func (e *Exporter) incarnation(ctx context.Context, inc *archive.Incarnation, ta
 			}
 		}
 		if was != nil { // its own goes on
-			for i, s := range was.Series {
-				for j, o := range src.Series {
-					if o.Definition == s.Definition && src.Seen.Has(j) {
-						was.Seen.Set(i)
-					}
-				}
-			}
+			was.carry(src)
 			e.seen[pastKey{inc.Key, table}] = was
 		}
 	}
@@ -288,14 +285,14 @@ func (e *Exporter) incarnation(ctx context.Context, inc *archive.Incarnation, ta
 // member sends the life of a source that was too short for the tier, and is in there as a part of its job's sum: out of the finer ones.
 func (e *Exporter) member(ctx context.Context, c *cursor, m archive.Key, table int) error {
 	pos := e.pos.ofName(m.Segment, table)
-	if st := e.states[hexID(m.Segment)]; st != nil {
+	if e.isThere(hexID(m.Segment)) {
 		if pos != nil {
 			pos.passed = true
 		}
 		return nil
 	}
 	if pos != nil && pos.done {
-		e.pos.forget(pos)
+		e.leaving = append(e.leaving, pos)
 		return nil
 	}
 	found, err := e.o.Archive.Find(m.Segment)
@@ -317,7 +314,7 @@ func (e *Exporter) member(ctx context.Context, c *cursor, m archive.Key, table i
 			}
 		}
 		if pos.time == 0 {
-			e.pos.forget(pos)
+			e.leaving = append(e.leaving, pos)
 			break
 		}
 		return e.endSeen(ctx, e.seen[pastKey{m, table}], pos)
@@ -416,7 +413,7 @@ func (e *Exporter) endSeen(ctx context.Context, src *pastSource, pos *position) 
 	}
 	delete(e.seen, pastKey{src.of.Key, src.table})
 	e.move(pos, pos.base, pos.time, false, true)
-	e.gone = append(e.gone, pos)
+	e.leaving = append(e.leaving, pos)
 	return nil
 }
 

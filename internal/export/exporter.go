@@ -93,10 +93,13 @@ type Exporter struct {
 	marks []markMove
 	gone  []*position
 
+	leaving []*position // are to be let go of once the block at hand was gone through
+
 	// Of the archive.
 	cursors []*cursor
-	behind  bool // what is in the archive was not gone through
-	late    bool // a request took so long that what was looked at is old
+	present map[string]bool // segments as of refresh, until their states are there
+	behind  bool            // what is in the archive was not gone through
+	late    bool            // a request took so long that what was looked at is old
 	seen    map[pastKey]*pastSource
 	cols    map[columnsKey]*columns
 	orphans []*position
@@ -273,6 +276,9 @@ func (e *Exporter) cycle(ctx context.Context) error {
 		return nil
 	}
 	e.forgetGone()
+	was := e.present
+	e.present = nil
+	e.leftOf(was)
 	if e.o.Archive != nil && !e.behind {
 		if err := e.archived(ctx); err != nil {
 			return err
@@ -299,14 +305,47 @@ func (e *Exporter) archived(ctx context.Context) error {
 	return err
 }
 
-// refresh lets go of segments that left while somebody was waited for.
+// refresh looks which segments are there before the archive is gone through, and lets go of those that left while somebody was waited for.
 func (e *Exporter) refresh() {
-	for _, seg := range e.segments() {
+	segments := e.segments()
+	was := e.present
+	e.present = make(map[string]bool, len(segments))
+	defer e.leftOf(was)
+	for _, seg := range segments {
+		e.present[seg.ID()] = true
 		if st := e.states[seg.ID()]; st != nil {
 			st.cycle = e.cycles
 		}
 	}
 	e.forgetGone()
+}
+
+// isThere tells whether a segment's own end is to be waited for.
+func (e *Exporter) isThere(id string) bool { return e.states[id] != nil || e.present[id] }
+
+// leftOf has those that left, and of which nothing was seen but that they were there, ended like any others.
+func (e *Exporter) leftOf(present map[string]bool) {
+	for id := range present {
+		if !e.isThere(id) {
+			for table := range maxTables {
+				e.left(e.pos.ofName(id16(id), table))
+			}
+		}
+	}
+}
+
+// maxTables is FORMAT.md 11's.
+const maxTables = 8
+
+// left is told of the position of a table whose segment left.
+func (e *Exporter) left(pos *position) {
+	switch {
+	case pos == nil:
+	case e.o.Archive == nil || pos.done && pos.passed:
+		e.gone = append(e.gone, pos)
+	case pos.passed:
+		e.orphans = append(e.orphans, pos)
+	}
 }
 
 // forgetGone lets go of segments that are no longer there.
@@ -323,13 +362,7 @@ func (e *Exporter) forgetGone() {
 			delete(e.sources, key)
 		}
 		for i := range st.tables {
-			switch pos := st.tables[i].pos; {
-			case pos == nil:
-			case e.o.Archive == nil || pos.done && pos.passed:
-				e.gone = append(e.gone, pos)
-			case pos.passed:
-				e.orphans = append(e.orphans, pos)
-			}
+			e.left(st.tables[i].pos)
 		}
 		e.mu.Lock()
 		delete(e.finished, id)

@@ -139,6 +139,30 @@ type pastSource struct {
 
 	folding bool
 	folded  []minmax
+	after   uint64 // position behind which folded is
+}
+
+// carry takes over what is known of the same source with other series.
+func (p *pastSource) carry(from *pastSource) {
+	had := make(map[string]int, len(from.Series))
+	for i, s := range from.Series {
+		had[identity(s)] = i
+	}
+	if p.folding, p.after = from.folding, from.after; p.folding {
+		p.folded = nothingFolded(p.folded, len(p.Series))
+	}
+	for i, s := range p.Series {
+		k, ok := had[identity(s)]
+		if !ok {
+			continue
+		}
+		if from.Seen.Has(k) {
+			p.Seen.Set(i)
+		}
+		if p.folding {
+			p.folded[i] = from.folded[k]
+		}
+	}
 }
 
 // pastSchema is equal where Source.Schema is to be.
@@ -178,22 +202,14 @@ func (e *Exporter) source(of *archive.Source, schema *archive.Schema, starts []i
 			}
 		}
 	}
-	if was != nil { // registered or retired since
-		had := map[string]bool{}
-		for i, s := range was.Series {
-			had[identity(s)] = was.Seen.Has(i)
-		}
-		for i, s := range src.Series {
-			if had[identity(s)] {
-				src.Seen.Set(i)
-			}
-		}
-	}
 	if len(e.seen) >= maxSeen {
 		clear(e.seen)
 	}
 	p := &pastSource{Source: src, of: of, schema: schema, epoch: uint16(of.Epoch), table: schema.Table, step: step}
 	p.starting(schema, starts)
+	if was != nil { // registered or retired since
+		p.carry(was)
+	}
 	e.seen[k] = p
 	return p
 }
@@ -234,6 +250,9 @@ func (e *Exporter) pass(ctx context.Context, src *pastSource, pos *position, c *
 			pos.looked = t
 			continue
 		}
+		if base <= pos.at && src.folding && src.after == pos.base { // passed over, and folded
+			continue
+		}
 		if below > 0 && base >= below {
 			return nil
 		}
@@ -245,14 +264,14 @@ func (e *Exporter) pass(ctx context.Context, src *pastSource, pos *position, c *
 		if before == 0 {
 			before = src.Start
 		}
-		pos.looked = t
+		pos.looked, pos.at = t, base
 		cells := past{c, i, cols}
 		if early := t > latest; !last && (early || thin > 0 && !crosses(before, t, thin)) {
 			if early {
 				e.count(func(s *Stats) { s.RowsAhead++ })
 			}
-			if !src.folding {
-				src.folded, src.folding = nothingFolded(src.folded, len(src.Series)), true
+			if !src.folding || src.after != pos.base {
+				src.folded, src.folding, src.after = nothingFolded(src.folded, len(src.Series)), true, pos.base
 			}
 			fold(src.folded, src.Source, src.table, cells)
 			continue
@@ -275,7 +294,7 @@ func (e *Exporter) pass(ctx context.Context, src *pastSource, pos *position, c *
 		if e.o.Delta {
 			r.before = was
 		}
-		if src.folding {
+		if src.folding && src.after == pos.base {
 			r.folded = src.folded
 		}
 		for at, done := (Cursor{}), false; !done; {

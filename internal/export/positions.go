@@ -68,15 +68,19 @@ type position struct {
 	start   int64 // of the epoch, if it began a new stream, unix ns
 	done    bool  // its end was sent, too
 
-	whole   bool  // the first row that was looked at is the first of all
-	passed  bool  // the cursor went by its end
-	looked  int64 // time of the last row of the archive that was looked at, unix ns
-	ordinal int   // in the file, -1: not there
+	whole   bool   // the first row that was looked at is the first of all
+	passed  bool   // the cursor went by its end
+	at      uint64 // base of the last row of the archive that was looked at, if that is behind base
+	looked  int64  // time of the last row of the archive that was looked at, unix ns
+	ordinal int    // in the file, -1: not there
 	wrote   struct {
 		base uint64
 		ms   int64
 	}
 }
+
+// reached is up to where rows of the archive were sent or passed over.
+func (p *position) reached() uint64 { return max(p.base, p.at) }
 
 // move is what a request means for a position, once it is answered.
 type move struct {
@@ -316,7 +320,7 @@ func (p *positions) forget(q *position) {
 
 // mark notes a place in the archive's tier of a step, in the file with the next commit.
 func (p *positions) mark(step time.Duration, m archive.Mark) {
-	if p.marks[step.Milliseconds()] == m {
+	if was, ok := p.marks[step.Milliseconds()]; ok && was == m {
 		return
 	}
 	p.marks[step.Milliseconds()] = m

@@ -252,6 +252,7 @@ type recorder struct {
 	batch    int // points a request; 0: 100
 
 	filling map[string][]point
+	shut    bool // the next row does not fit
 	n       int
 	points  map[string][]point
 	order   []string // of arrival: series and time
@@ -269,9 +270,9 @@ func (r *recorder) set(down bool) {
 	r.down = down
 }
 
-func (r *recorder) Full() bool  { return r.n >= cmp.Or(r.batch, 100) }
+func (r *recorder) Full() bool  { return r.shut || r.n >= cmp.Or(r.batch, 100) }
 func (r *recorder) Points() int { return r.n }
-func (r *recorder) Reset()      { r.filling, r.n = map[string][]point{}, 0 }
+func (r *recorder) Reset()      { r.filling, r.n, r.shut = map[string][]point{}, 0, false }
 
 func (r *recorder) put(src *export.Source, i int, p point) {
 	instance := ""
@@ -289,7 +290,27 @@ func (r *recorder) put(src *export.Source, i int, p point) {
 	r.n++
 }
 
+// Add takes a row whole, unless it alone is more than a request.
 func (r *recorder) Add(src *export.Source, row *export.Row, at export.Cursor) (export.Cursor, bool) {
+	n, seen := r.n, slices.Clone(src.Seen)
+	lengths := map[string]int{}
+	for k, v := range r.filling {
+		lengths[k] = len(v)
+	}
+	next, done := r.add(src, row, at)
+	if !done && n > 0 {
+		for k, v := range r.filling {
+			r.filling[k] = v[:lengths[k]]
+		}
+		r.n = n
+		copy(src.Seen, seen)
+		r.shut = true
+		return at, false
+	}
+	return next, done
+}
+
+func (r *recorder) add(src *export.Source, row *export.Row, at export.Cursor) (export.Cursor, bool) {
 	for ; at.Point < len(src.Series); at.Point++ {
 		i := at.Point
 		if src.Series[i].Table != row.Table {
