@@ -55,6 +55,9 @@ func openExport(c *config.Config, o *config.Destination, d *daemon) (*export.Exp
 		Name: o.Name, Step: o.Step, Interval: min(o.Step, mostInterval), Delta: o.Delta, Backoff: o.MinBackoff, MaxBackoff: o.MaxBackoff,
 		CatchUpRate: o.CatchUpRate, SourceKey: source.Key, SyncInterval: c.Archive.SyncInterval, Logger: d.log, Sent: d.metrics.exported(o.Name),
 	}
+	if d.exemplars != nil {
+		e.Exemplars = d.exemplars
+	}
 	if d.history != nil {
 		a, ok := d.history.archive.(export.Archive)
 		if !ok {

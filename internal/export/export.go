@@ -47,12 +47,21 @@ type Segment interface {
 	Head(table, tier int) uint64
 }
 
+// Exemplars has those of living segments. *exemplars.Store is one.
+type Exemplars interface {
+	// Newest is the number of the newest one of a file, 0 if there is none.
+	Newest(segment string, inode uint64) uint64
+	// Above yields those of a file numbered above after, oldest first.
+	Above(segment string, inode, after uint64, yield func(*reader.Exemplar) bool)
+}
+
 // An Encoder writes rows as one protocol has them into a request, and sends it. It belongs to its Exporter's goroutine.
 //
 // A request is filled by Add and End, sent by Send as often as it takes, and then Reset.
 type Encoder interface {
 	// Add puts a row's points into the request, from a place on, until it is full. It answers how far it came, and whether that
-	// was all of the row; if not, the next request begins there. An empty request takes at least one point. A series that has a
+	// was all of the row; if not, the next request begins there. An empty request takes at least one point. A row that does not fit beside
+	// what is there is better left for the next one whole: cut, its first part would be repeated, were this process killed in between. A series that has a
 	// point is set in src.Seen; of one that is there and Gone the end is written instead, and it is cleared.
 	Add(src *Source, row *Row, at Cursor) (Cursor, bool)
 	// End puts the end of all series of the row's table that are in src.Seen into the request, as Add does: no value from its time on. Such

@@ -34,6 +34,8 @@ type Options struct {
 	CatchUpRate int
 	// SourceKey is what Segment.Source is of a source of the archive. nil: nobody asks.
 	SourceKey func(uid int, labels []reader.Pair) string
+	// Exemplars are put to the rows that follow them. nil: none are.
+	Exemplars Exemplars
 	// Positions is the file in which positions are kept. Empty: they are in memory, and after a start the rings are sent from their oldest
 	// rows on, or with Delta from their newest.
 	Positions string
@@ -86,6 +88,7 @@ type Exporter struct {
 	ending  []*state            // whose last points are in the request
 	cycles  uint64
 	row     Row // that is being added
+	traced  []exemplar
 	synced  time.Time
 
 	// What the request means once it is answered.
@@ -420,7 +423,7 @@ func (e *Exporter) Close() error { return e.pos.close() }
 func (e *Exporter) move(pos *position, base uint64, time int64, epoch, done bool) {
 	pos.base, pos.time = base, time
 	pos.done = pos.done || done
-	e.moves = append(e.moves, move{pos, base, time, epoch, done})
+	e.moves = append(e.moves, move{pos, base, time, pos.exemplar, epoch, done})
 }
 
 // commit writes what an answered request meant.

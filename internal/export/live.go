@@ -222,6 +222,8 @@ type ringRow struct {
 	before *kept // with Delta: the row sent before, once it is found
 	full   bool
 	moved  *reader.Row
+
+	exemplar uint64 // up to where the row at hand has them
 }
 
 // rowsOfEpoch is rows up to the first row of another epoch, which it answers a copy of.
@@ -284,12 +286,16 @@ func (r *ringRow) row(row *reader.Row) bool {
 	if t.folding {
 		out.folded = t.folded
 	}
+	if e.o.Exemplars != nil {
+		out.exemplars = r.traced(row, last)
+	}
 	next, done := e.enc.Add(r.st.src, out, t.at)
 	if !done {
 		t.at, t.atRow, r.full = next, row.No, true
 		return false
 	}
 	t.at, t.no, t.last, t.folding = Cursor{}, row.No, row.No, false
+	pos.exemplar = max(pos.exemplar, r.exemplar)
 	moved := !pos.started || t.moved
 	pos.epoch, pos.started, t.moved = row.Epoch, true, false
 	e.move(pos, row.BaseRow, at, moved, false)
@@ -297,6 +303,27 @@ func (r *ringRow) row(row *reader.Row) bool {
 		r.before = &kept{cells: living{row.Clone()}, src: r.st.src, time: at}
 	}
 	return true
+}
+
+// traced are the exemplars that go with a row: those of its table since the row before, up to its time. What is of another table is passed over.
+func (r *ringRow) traced(row *reader.Row, last bool) []exemplar {
+	e, pos, src := r.e, r.t.pos, r.st.src
+	if e.o.Exemplars.Newest(src.ID, pos.ino) <= pos.exemplar {
+		return nil
+	}
+	e.traced = e.traced[:0]
+	r.exemplar = pos.exemplar
+	e.o.Exemplars.Above(src.ID, pos.ino, pos.exemplar, func(x *reader.Exemplar) bool {
+		if i := src.place(x.Series); i >= 0 && x.Series.Table == r.n {
+			if x.Time > row.Time && !last {
+				return false // it goes with the next row
+			}
+			e.traced = append(e.traced, exemplar{i, x})
+		}
+		r.exemplar = x.Number
+		return true
+	})
+	return e.traced
 }
 
 // known looks at a row that was sent, or passed over.

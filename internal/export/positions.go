@@ -30,6 +30,7 @@ import (
 //	                     5 forget   uvarint ordinal
 //	                     6 mark     uvarint step (ms) · uvarint generation · uvarint offset: of the archive's tier
 //	                     7 rewind   uvarint ordinal: base and time are 0
+//	                     8 exemplar uvarint ordinal · uvarint number of the last exemplar of the segment that was sent or passed over
 //
 // Integers are little-endian. The file is read up to the first record that is not as its check says; what is behind it is cut off. A record is
 // written once the receiver has answered, so that a file that lost its end has older positions, never newer ones: something is sent
@@ -49,6 +50,7 @@ const (
 	entryForget  = 5
 	entryMark    = 6
 	entryRewind  = 7
+	entryTraced  = 8
 )
 
 // key names a table of a file.
@@ -68,14 +70,17 @@ type position struct {
 	start   int64 // of the epoch, if it began a new stream, unix ns
 	done    bool  // its end was sent, too
 
+	exemplar uint64 // number of the last one of the segment that was sent, or is of another table
+
 	whole   bool   // the first row that was looked at is the first of all
 	passed  bool   // the cursor went by its end
 	at      uint64 // base of the last row of the archive that was looked at, if that is behind base
 	looked  int64  // time of the last row of the archive that was looked at, unix ns
 	ordinal int    // in the file, -1: not there
 	wrote   struct {
-		base uint64
-		ms   int64
+		base     uint64
+		ms       int64
+		exemplar uint64
 	}
 }
 
@@ -85,10 +90,11 @@ func (p *position) reached() uint64 { return max(p.base, p.at) }
 // move is what a request means for a position, once it is answered.
 type move struct {
 	*position
-	base  uint64
-	time  int64
-	epoch bool // and start
-	done  bool
+	base     uint64
+	time     int64
+	exemplar uint64
+	epoch    bool // and start
+	done     bool
 }
 
 // positions are those of one destination.
@@ -267,6 +273,10 @@ func (p *positions) apply(all []*position, b []byte) ([]*position, bool) {
 			q := at(uvarint())
 			q.base, q.time, q.done = 0, 0, false
 			q.wrote.base, q.wrote.ms = 0, 0
+		case entryTraced:
+			q := at(uvarint())
+			q.exemplar = uvarint()
+			q.wrote.exemplar = q.exemplar
 		default:
 			return all, false
 		}
@@ -339,7 +349,7 @@ func (p *positions) define(q *position) {
 	}
 	q.ordinal = p.next
 	p.next++
-	q.wrote.base, q.wrote.ms = 0, 0
+	q.wrote.base, q.wrote.ms, q.wrote.exemplar = 0, 0, 0
 	p.buf = append(append(p.buf, entryDefine), q.segment[:]...)
 	p.buf = binary.AppendUvarint(binary.AppendUvarint(p.buf, q.ino), uint64(q.table))
 }
@@ -361,6 +371,11 @@ func (p *positions) moved(m *move) {
 	p.buf = binary.AppendUvarint(p.buf, m.base-q.wrote.base)
 	p.buf = binary.AppendVarint(p.buf, ms-q.wrote.ms)
 	q.wrote.base, q.wrote.ms = m.base, ms
+	if m.exemplar != q.wrote.exemplar {
+		p.buf = binary.AppendUvarint(append(p.buf, entryTraced), uint64(q.ordinal))
+		p.buf = binary.AppendUvarint(p.buf, m.exemplar)
+		q.wrote.exemplar = m.exemplar
+	}
 	if m.epoch {
 		p.appendEpoch(q)
 	}
@@ -446,7 +461,7 @@ func (p *positions) rewrite() error {
 		if q.ordinal = -1; q.base == 0 {
 			continue
 		}
-		p.moved(&move{position: q, base: q.base, time: q.time, epoch: q.started, done: q.done})
+		p.moved(&move{position: q, base: q.base, time: q.time, exemplar: q.exemplar, epoch: q.started, done: q.done})
 		if len(p.buf) > maxRecord/2 {
 			flush()
 		}

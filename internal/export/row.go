@@ -23,6 +23,7 @@ type Source struct {
 
 	starts []int64 // of each of Series, unix ns, whole milliseconds
 	tables []int64 // see since
+	places map[descriptor]int
 
 	Seen Bits // series that had a point, and no end yet
 	Enc  any  // the Encoder's own
@@ -55,6 +56,14 @@ type Row struct {
 	whole  bool  // all rows since the writer's birth were sent, or will be
 	folded []minmax
 	before *kept // nil: none
+
+	exemplars []exemplar
+}
+
+// exemplar is one of series i.
+type exemplar struct {
+	i int
+	*reader.Exemplar
 }
 
 // cells are a row's values, wherever it comes from. FORMAT.md 6.2.
@@ -108,6 +117,32 @@ func (r *Row) Before(i int) (v reader.Value, time int64, ok bool) {
 	}
 	v, ok = r.before.value(r.src, i)
 	return v, r.before.time, ok && r.before.time >= r.Start(i)
+}
+
+// Exemplars yields those of series i that were recorded since the row before, oldest first.
+func (r *Row) Exemplars(i int, yield func(*reader.Exemplar) bool) {
+	for _, x := range r.exemplars {
+		if x.i == i && !yield(x.Exemplar) {
+			return
+		}
+	}
+}
+
+// HasExemplars tells whether any series of the row has some.
+func (r *Row) HasExemplars() bool { return len(r.exemplars) > 0 }
+
+// place is where a series is in Series, -1 if it is not there.
+func (s *Source) place(of *reader.Series) int {
+	if s.places == nil {
+		s.places = make(map[descriptor]int, len(s.Series))
+		for i, sr := range s.Series {
+			s.places[descriptorOf(sr)] = i
+		}
+	}
+	if i, ok := s.places[descriptorOf(of)]; ok {
+		return i
+	}
+	return -1
 }
 
 // Gauge is what a gauge was over the rows that a folded row of the archive tells of; false of any other row, which tells of itself alone.

@@ -15,13 +15,32 @@ import (
 type request struct {
 	buf    []byte
 	points int
+	shut   bool     // the next row does not fit: see whole
+	seen   []uint64 // scratch
 
 	scope               []byte // the InstrumentationScope, as a field of ScopeMetrics
 	maxBytes, maxPoints int
 }
 
-func (r *request) reset()     { r.buf, r.points = r.buf[:0], 0 }
-func (r *request) full() bool { return len(r.buf) >= r.maxBytes || r.points >= r.maxPoints }
+func (r *request) reset()     { r.buf, r.points, r.shut = r.buf[:0], 0, false }
+func (r *request) full() bool { return r.shut || len(r.buf) >= r.maxBytes || r.points >= r.maxPoints }
+
+// whole is table for all of a row, or nothing of it where it does not fit beside what is there: a row that is cut in two requests would be
+// repeated in part, were this process killed between them. One that alone is more than a request is cut.
+func (r *request) whole(src *export.Source, of *resource, row *export.Row, end bool, at export.Cursor) (export.Cursor, bool) {
+	if r.points == 0 || at != (export.Cursor{}) {
+		return r.table(src, of, row, end, at)
+	}
+	length, points := len(r.buf), r.points
+	r.seen = append(r.seen[:0], src.Seen...)
+	next, done := r.table(src, of, row, end, at)
+	if !done {
+		r.buf, r.points, r.shut = r.buf[:length], points, true
+		copy(src.Seen, r.seen)
+		return at, false
+	}
+	return next, done
+}
 
 // table appends the points of a table of a segment as one ResourceMetrics, from at on. It answers where it
 // stopped, and whether that was the end. A ResourceMetrics without a point is left out.
@@ -100,7 +119,7 @@ func (of *resource) point(b []byte, src *export.Source, m *metric, p *point, row
 	}
 	if m.kind == reader.Histogram {
 		src.Seen.Set(p.series)
-		return of.histogramPoint(b, p, src.Series[p.series], &v, start, row.Time), true
+		return of.histogramPoint(b, p, src.Series[p.series], &v, start, row), true
 	}
 	var bits uint64
 	field := protowire.Number(numberDouble)
@@ -140,7 +159,27 @@ func (of *resource) point(b []byte, src *export.Source, m *metric, p *point, row
 	b = appendFixed(b, pointTime, uint64(row.Time))
 	b = appendFixed(b, field, bits)
 	b = append(append(b, p.attrs...), of.numberAttrs...)
+	if m.kind == reader.Counter && row.HasExemplars() {
+		b = appendExemplars(b, numberExemplars, p, row)
+	}
 	return shut(b, body), true
+}
+
+// appendExemplars appends those of a point's series.
+func appendExemplars(b []byte, field protowire.Number, p *point, row *export.Row) []byte {
+	row.Exemplars(p.series, func(x *reader.Exemplar) bool {
+		var body int
+		b, body = open(b, field)
+		b = appendFixed(b, exemplarTime, uint64(x.Time))
+		b = appendDouble(b, exemplarDouble, x.Value)
+		if x.SpanID != [8]byte{} {
+			b = protowire.AppendBytes(protowire.AppendTag(b, exemplarSpan, protowire.BytesType), x.SpanID[:])
+		}
+		b = protowire.AppendBytes(protowire.AppendTag(b, exemplarTrace, protowire.BytesType), x.TraceID[:])
+		b = shut(b, body)
+		return true
+	})
+	return b
 }
 
 // minus is what came since an earlier value of the same series: what is only ever added to subtracted, the rest as it is.
@@ -169,11 +208,11 @@ func minus(v reader.Value, before *reader.Value) reader.Value {
 	return v
 }
 
-func (of *resource) histogramPoint(b []byte, p *point, series *reader.Series, v *reader.Value, start, time int64) []byte {
+func (of *resource) histogramPoint(b []byte, p *point, series *reader.Series, v *reader.Value, start int64, row *export.Row) []byte {
 	b, body := open(b, dataPoints)
 	b = append(append(b, p.attrs...), of.histAttrs...)
 	b = appendFixed(b, pointStart, uint64(start))
-	b = appendFixed(b, pointTime, uint64(time))
+	b = appendFixed(b, pointTime, uint64(row.Time))
 	count := v.Zero + v.Above
 	for _, n := range v.Buckets {
 		count += n
@@ -206,6 +245,9 @@ func (of *resource) histogramPoint(b []byte, p *point, series *reader.Series, v 
 			b = protowire.AppendVarint(b, n)
 		}
 		b = shut(shut(b, counts), positive)
+	}
+	if row.HasExemplars() {
+		b = appendExemplars(b, histExemplars, p, row)
 	}
 	b = appendDouble(b, histThreshold, series.Buckets.ZeroThreshold())
 	return shut(b, body)

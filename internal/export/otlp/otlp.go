@@ -71,12 +71,12 @@ func New(o Options) (*Encoder, error) {
 
 // Add implements export.Encoder.
 func (e *Encoder) Add(src *export.Source, row *export.Row, at export.Cursor) (export.Cursor, bool) {
-	return e.req.table(src, e.resource(src), row, false, at)
+	return e.req.whole(src, e.resource(src), row, false, at)
 }
 
 // End implements export.Encoder.
 func (e *Encoder) End(src *export.Source, row *export.Row, at export.Cursor) (export.Cursor, bool) {
-	return e.req.table(src, e.resource(src), row, true, at)
+	return e.req.whole(src, e.resource(src), row, true, at)
 }
 
 // Full implements export.Encoder.

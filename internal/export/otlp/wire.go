@@ -39,6 +39,7 @@ const (
 	pointStart      = 2
 	pointTime       = 3
 	numberDouble    = 4
+	numberExemplars = 5
 	numberInt       = 6
 	numberAttrs     = 7
 	numberFlags     = 8
@@ -49,7 +50,12 @@ const (
 	histZeroCount   = 7
 	histPositive    = 8
 	histFlags       = 10
+	histExemplars   = 11
 	histThreshold   = 14
+	exemplarTime    = 2
+	exemplarDouble  = 3
+	exemplarSpan    = 4
+	exemplarTrace   = 5
 	bucketsOffset   = 1
 	bucketsCounts   = 2
 	noRecordedValue = 1 // DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
