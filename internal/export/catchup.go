@@ -81,7 +81,6 @@ func (e *Exporter) catchUp(ctx context.Context, until time.Time) (done bool, err
 		if err := e.orphan(ctx, e.orphans[0]); err != nil {
 			return false, err
 		}
-		e.gone, e.leaving = append(e.gone, e.leaving...), e.leaving[:0]
 	}
 	for _, c := range e.cursors {
 		end := e.o.Archive.End(c.tier)
@@ -157,6 +156,7 @@ func (e *Exporter) block(ctx context.Context, c *cursor, info *archive.BlockInfo
 			if err := e.endPast(ctx, info, i, pos); err != nil {
 				return err
 			}
+			e.leaving = append(e.leaving, pos)
 		}
 	}
 	for _, m := range info.Members {
@@ -317,6 +317,7 @@ func (e *Exporter) member(ctx context.Context, c *cursor, m archive.Key, table i
 			e.leaving = append(e.leaving, pos)
 			break
 		}
+		e.leaving = append(e.leaving, pos)
 		return e.endSeen(ctx, e.seen[pastKey{m, table}], pos)
 	}
 	e.count(func(s *Stats) { s.Lost[LostAgedOut]++ })
@@ -367,8 +368,13 @@ func (e *Exporter) orphan(ctx context.Context, pos *position) error {
 			}
 		}
 		src := e.seen[pastKey{inc.Key, pos.table}]
-		if src == nil {
+		if src == nil || pos.table >= len(inc.Tables) {
 			continue
+		}
+		for _, t := range inc.Tables[pos.table].Tiers {
+			if t.Base > pos.base { // the rest comes yet
+				return nil
+			}
 		}
 		if last := e.lookup(pos); last != nil {
 			see(src.Source, pos.table, last)
@@ -377,7 +383,7 @@ func (e *Exporter) orphan(ctx context.Context, pos *position) error {
 			return err
 		}
 	}
-	if !pos.done {
+	if pos.passed { // else the cursor is still to come by
 		e.gone = append(e.gone, pos)
 	}
 	return nil
@@ -413,7 +419,6 @@ func (e *Exporter) endSeen(ctx context.Context, src *pastSource, pos *position) 
 	}
 	delete(e.seen, pastKey{src.of.Key, src.table})
 	e.move(pos, pos.base, pos.time, false, true)
-	e.leaving = append(e.leaving, pos)
 	return nil
 }
 

@@ -106,6 +106,8 @@ type Exporter struct {
 	seen    map[pastKey]*pastSource
 	cols    map[columnsKey]*columns
 	orphans []*position
+	// unsettled are those that a process before this one left without an end: perhaps it had gone by that, and not said it.
+	unsettled []*position
 	bases   []uint64
 
 	mu       sync.Mutex
@@ -158,8 +160,13 @@ func New(o Options, enc Encoder, segments func() []Segment) (*Exporter, error) {
 	if e.pos, err = openPositions(o.Positions, id, o.Now().UnixNano(), o.Logger); err != nil {
 		return nil, err
 	}
+	for _, pos := range e.pos.known {
+		if !pos.done {
+			e.unsettled = append(e.unsettled, pos)
+		}
+	}
 	if e.openCursors() {
-		e.behind = !e.current()
+		e.behind = !e.current() || len(e.unsettled) > 0
 	}
 	return e, nil
 }
@@ -313,7 +320,15 @@ func (e *Exporter) refresh() {
 	segments := e.segments()
 	was := e.present
 	e.present = make(map[string]bool, len(segments))
-	defer e.leftOf(was)
+	defer func() {
+		e.leftOf(was)
+		for _, pos := range e.unsettled {
+			if !e.isThere(hexID(pos.segment)) {
+				e.orphans = append(e.orphans, pos)
+			}
+		}
+		e.unsettled = nil
+	}()
 	for _, seg := range segments {
 		e.present[seg.ID()] = true
 		if st := e.states[seg.ID()]; st != nil {
