@@ -108,7 +108,7 @@ type Exporter struct {
 	orphans []*position
 	// unsettled are those that a process before this one left without an end: perhaps it had gone by that, and not said it.
 	unsettled []*position
-	bases   []uint64
+	bases     []uint64
 
 	mu       sync.Mutex
 	ended    time.Time // the last cycle
