@@ -42,7 +42,7 @@ type alsoJSON struct {
 // verbs in the order of the reference: what is there, what it holds, what to do about it.
 func verbs() []*verb {
 	return []*verb{
-		lsVerb(), showVerb(), catVerb(), topVerb(), queryVerb(),
+		lsVerb(), showVerb(), catVerb(), topVerb(), queryVerb(), statusVerb(),
 		planVerb(), checkVerb(), dumpVerb(), writeVerb(), rmVerb(),
 		archiveLsVerb(), archiveCatVerb(), archiveCheckVerb(),
 		completionVerb(), manVerb(), completeVerb(), referenceVerb(),

@@ -135,7 +135,7 @@ func (d *daemon) build(c *config.Config, tenants *tenant.Tenants) (err error) {
 		Handler: server.New(server.Options{
 			Engine: ask.engine, Tenants: ask.tenants, Who: ask.who, Metrics: h, Ready: d.isReady, Degraded: d.degraded, Logger: d.log, Observe: d.metrics.answered,
 			Version: version, Revision: revision, BuildDate: date, Timeout: c.QueryTimeout, MaxHeld: 2 * c.QueryMaxSamples,
-			Flags: c.Settings(), Config: d.settings.shown, Retention: retention(c), Corruptions: d.corruptions,
+			Flags: c.Settings(), Config: d.settings.shown, Retention: retention(c), Corruptions: d.corruptions, Status: d.status,
 		}),
 		ConnContext:       tenant.ConnContext,
 		ReadHeaderTimeout: 10 * time.Second,

@@ -25,6 +25,7 @@ type exports struct {
 	all      []*export.Exporter
 	d        []config.Destination
 	recorded *recorded
+	rates    rates
 }
 
 // openExports opens all destinations. An error says which one can't be, and why.
@@ -164,8 +165,13 @@ const recordedEvery = 10 * time.Second
 func (r *recorded) samples(now time.Time) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.look(now)
+	return r.total
+}
+
+func (r *recorded) look(now time.Time) {
 	if now.Sub(r.looked) < recordedEvery {
-		return r.total
+		return
 	}
 	first := r.looked.IsZero()
 	r.looked = now
@@ -193,7 +199,6 @@ func (r *recorded) samples(now time.Time) uint64 {
 		}
 	}
 	r.heads = heads
-	return r.total
 }
 
 // exportMetrics are one destination's, in /metrics.
@@ -232,6 +237,9 @@ func (m *selfMetrics) exported(name string) func(time.Duration) {
 func (m *selfMetrics) updateExports(x *exports) {
 	if x == nil || len(x.all) == 0 {
 		return
+	}
+	if now := time.Now(); x.rates.due(now) {
+		x.rates.look(now, x)
 	}
 	m.h.Counter("shmtsd_recorded_samples_total", "Samples that writers recorded: series times rows of the finest tier.", "").Total(float64(x.recorded.samples(time.Now())))
 	for _, e := range x.all {

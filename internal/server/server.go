@@ -46,6 +46,8 @@ type Options struct {
 	// Config is the same as YAML, for status/config; when it was last read, and whether it was good when that was last tried. It may be nil.
 	Config    func() (yaml string, at time.Time, ok bool)
 	Retention string // for status/runtimeinfo: what is kept, and for how long
+	// Status is what the daemon says of itself, for status/shmtsd; nil: 404.
+	Status func() any
 	// Corruptions counts what was found to be broken; nil: nothing ever is.
 	Corruptions func() int64
 
@@ -136,6 +138,7 @@ func New(o Options) http.Handler {
 		{"status/tsdb", "GET", s.statusTSDB, false},
 		{"status/tsdb/blocks", "GET", s.statusBlocks, false},
 		{"status/walreplay", "GET", s.walReplay, false},
+		{"status/shmtsd", "GET", s.statusOwn, true},
 	} {
 		mux.Handle("/api/v1/"+e.path, s.endpoint(e.path, e.methods, e.ours, e.answer))
 	}

@@ -50,6 +50,14 @@ func (s *server) rules(r *http.Request) answer {
 	return answer{data: value{object{"groups": []any{}}}}
 }
 
+// statusOwn is no endpoint of Prometheus's.
+func (s *server) statusOwn(*http.Request) answer {
+	if s.Status == nil {
+		return failed(notFound, errors.New("shmts: no such endpoint: /api/v1/status/shmtsd"))
+	}
+	return answer{data: value{s.Status()}}
+}
+
 func (s *server) alerts(*http.Request) answer {
 	return answer{data: value{object{"alerts": []any{}}}}
 }
