@@ -26,6 +26,7 @@ type options struct {
 	dir, recordings, bin string
 	rows, segments, vms  int
 	rounds               int
+	prometheus           bool
 }
 
 var acts = map[string]func(options) error{"record": record, "sizes": sizes, "flush": flush, "exemplars": traced, "fill": fill, "select": selects, "query": queries}
@@ -44,6 +45,7 @@ func main() {
 	f.IntVar(&o.segments, "segments", 256, "flush, exemplars: writers")
 	f.IntVar(&o.vms, "vms", 100_000, "fill: how many")
 	f.IntVar(&o.rounds, "rounds", 0, "how often; 0: as is enough")
+	f.BoolVar(&o.prometheus, "prometheus", false, "query: a Prometheus that holds the same samples as well (built if it is not cached: minutes)")
 	cpuprofile := f.String("cpuprofile", "", "write a profile to this `file`")
 	_ = f.Parse(os.Args[2:])
 	if err := profile.CPU(*cpuprofile, func() error { return acts[os.Args[1]](o) }); err != nil {

@@ -60,16 +60,7 @@ func queries(o options) error {
 	engine := query.New(query.Options{MaxSamples: 20_000_000, Now: func() time.Time { return end }, Sources: history.New(history.Options{
 		Living: func() []history.Living { return nil }, Left: func() int64 { return math.MaxInt64 }, Archive: a,
 	})})
-	for _, q := range []struct {
-		name, query string
-		step        time.Duration
-		rounds      int
-	}{
-		{"one", `metric_05_total{instance="vm-000077"}`, time.Second, 100},
-		{"sum_1s", `sum(rate(metric_05_total[30s]))`, 15 * time.Second, 10}, // the tier of 1 s: its step is a fifth of the range at most
-		{"sum_10s", `sum(rate(metric_05_total[1m]))`, 15 * time.Second, 10}, // that of 10 s
-		{"quantile", `histogram_quantile(0.99, sum(rate(latency_seconds[1m])))`, 15 * time.Second, 10},
-	} {
+	for _, q := range hourQueries {
 		for _, state := range []string{"first", "warm", "cold"} {
 			rounds := q.rounds
 			if state == "first" {
@@ -95,7 +86,22 @@ func queries(o options) error {
 			print(name+"_cpu_ms", used.Seconds()*1e3/float64(rounds))
 		}
 	}
+	if o.prometheus {
+		return nextToPrometheus(engine, end)
+	}
 	return nil
+}
+
+// hourQueries are those whose goals DESIGN.md has.
+var hourQueries = []struct {
+	name, query string
+	step        time.Duration
+	rounds      int
+}{
+	{"one", `metric_05_total{instance="vm-000077"}`, time.Second, 100},
+	{"sum_1s", `sum(rate(metric_05_total[30s]))`, 15 * time.Second, 10}, // the tier of 1 s: its step is a fifth of the range at most
+	{"sum_10s", `sum(rate(metric_05_total[1m]))`, 15 * time.Second, 10}, // that of 10 s
+	{"quantile", `histogram_quantile(0.99, sum(rate(latency_seconds[1m])))`, 15 * time.Second, 10},
 }
 
 func ask(engine *query.Engine, text string, end time.Time, step time.Duration) error {
@@ -113,6 +119,16 @@ func ask(engine *query.Engine, text string, end time.Time, step time.Duration) e
 		return fmt.Errorf("shmts: query: %s: want one series of %d points or more, got %d series", text, want, len(m))
 	}
 	return nil
+}
+
+// hourValue is what series f of process i is in a second, and hourTime when that row was.
+func hourValue(i, f, second int) uint64 {
+	return uint64(second*(f+3) + i*((second-1)%hourFlush)%(f+3)) // it never falls
+}
+
+func hourTime(i, second int) int64 {
+	k := (second - 1) % hourFlush
+	return corpus.Begin + int64(second)*1000 - int64((i*37+k*k)%4)
 }
 
 // hour appends the scalars of an hour, as they would be flushed: minute by minute, cohort by cohort.
@@ -152,14 +168,14 @@ func hour(a *archive.Archive) error {
 					first := from + n*hourFlush + 1
 					for k := range hourFlush {
 						r.Numbers = append(r.Numbers, uint64(first+k))
-						r.Times = append(r.Times, corpus.Begin+int64(first+k)*1000-int64((i*37+k*k)%4))
+						r.Times = append(r.Times, hourTime(i, first+k))
 					}
 					for f := range series {
 						cells := still[:hourFlush]
 						if f%5 == 0 {
 							cells = make([]uint64, hourFlush)
 							for k := range cells {
-								cells[k] = uint64((first+k)*(f+3) + i*k%11)
+								cells[k] = hourValue(i, f, first+k)
 							}
 						}
 						r.Cells = append(r.Cells, cells)
@@ -192,16 +208,7 @@ func hourOfHistograms(a *archive.Archive) error {
 	}
 	var cells [][]uint64
 	for i := range hourHistograms {
-		counts := hostmix.Histogram(uint64(i)+1, rows, hourBuckets, 10, 50, 0.5)
-		var words []uint64
-		for row := range rows {
-			sum := 0.0
-			for b, n := range counts[row*hourBuckets : (row+1)*hourBuckets] {
-				sum += float64(n) * math.Exp2((float64(b)-hourBuckets/2)/8)
-			}
-			words = append(append(append(words, math.Float64bits(sum), 0), counts[row*hourBuckets:(row+1)*hourBuckets]...), 0)
-		}
-		cells = append(cells, words)
+		cells = append(cells, histogramWords(i, rows))
 	}
 	for from := 0; from < rows; from += flush {
 		for at := 0; at < hourHistograms; at += 64 {
@@ -222,4 +229,17 @@ func hourOfHistograms(a *archive.Archive) error {
 		}
 	}
 	return nil
+}
+
+// histogramWords are the rows of histogram i: sum, zero, buckets, above.
+func histogramWords(i, rows int) (words []uint64) {
+	counts := hostmix.Histogram(uint64(i)+1, rows, hourBuckets, 10, 50, 0.5)
+	for row := range rows {
+		sum := 0.0
+		for b, n := range counts[row*hourBuckets : (row+1)*hourBuckets] {
+			sum += float64(n) * math.Exp2((float64(b)-hourBuckets/2)/8)
+		}
+		words = append(append(append(words, math.Float64bits(sum), 0), counts[row*hourBuckets:(row+1)*hourBuckets]...), 0)
+	}
+	return words
 }

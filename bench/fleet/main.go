@@ -42,6 +42,7 @@ type config struct {
 	first               int
 	profile             string
 	exports             bool
+	dashboard           bool
 	compression         string // of OTLP
 }
 
@@ -61,6 +62,7 @@ func main() {
 	flag.BoolVar(&c.prometheus, "prometheus", false, "compare with Prometheus (built if it is not cached: minutes)")
 	flag.StringVar(&c.expose, "expose", "", "`path` of bench/peers/expose, for -prometheus")
 	flag.BoolVar(&c.exports, "exports", false, "measure what sends samples on, and nothing else: shmtsd, the Collector, vmagent, Prometheus's agent; wants -expose")
+	flag.BoolVar(&c.dashboard, "dashboard", false, "measure a dashboard of 20 panels that is refreshed each second, and nothing else; wants -expose")
 	flag.StringVar(&c.store, "store", "", "internal: the writer's store")
 	flag.IntVar(&c.first, "first", 0, "internal: the writer's first segment")
 	flag.StringVar(&c.profile, "writer.cpuprofile", "", "keep a profile of one writer process in this `file`")
@@ -86,8 +88,8 @@ func run(c config) error {
 	if c.segments < c.processes || c.processes < 1 {
 		return fmt.Errorf("shmts: want at least a segment a process and a process, got %d segments, %d processes", c.segments, c.processes)
 	}
-	if (c.prometheus || c.exports) && c.expose == "" {
-		return errors.New("shmts: -prometheus and -exports want -expose, got none")
+	if (c.prometheus || c.exports || c.dashboard) && c.expose == "" {
+		return errors.New("shmts: -prometheus, -exports and -dashboard want -expose, got none")
 	}
 	// In /dev/shm, as segments are; private, so that nobody's segments count.
 	store, err := os.MkdirTemp("/dev/shm", "shmts-fleet-")
@@ -136,6 +138,9 @@ func measure(c config, store string, all *children) error {
 	}
 	if c.exports {
 		return withExports(c, store, all, writers)
+	}
+	if c.dashboard {
+		return withDashboard(c, store, all)
 	}
 	if err := withTimers(c, self, all); err != nil {
 		return err

@@ -3,11 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/shmts/shmts/internal/peers"
 )
 
 // withPrometheus measures a real Prometheus that scrapes each second as many
@@ -16,34 +13,16 @@ import (
 // Each target has 100 series on the wire: 60 counters and 40 gauges. That is less
 // than the segments hold, whose stats and histograms would be 5 and 83 series each.
 func withPrometheus(c config, all *children) error {
-	binary, err := peers.Prometheus(say)
-	if err != nil {
-		return err
-	}
 	dir, err := os.MkdirTemp("", "shmts-fleet-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-
-	exposers, targets, err := startExposers(c, all)
+	started, exposers, err := startScraping(c, dir, all)
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(dir, "prometheus.yml")
-	text := "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n  - job_name: fleet\n    static_configs:\n" + targets
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		return err
-	}
-	address, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	prometheus, err := all.start(binary, "--config.file", file, "--web.listen-address", address,
-		"--storage.tsdb.path", filepath.Join(dir, "data"), "--log.level", "error")
-	if err != nil {
-		return err
-	}
+	prometheus, address := started.child, started.address
 	if err := eventually(120*time.Second, func() error { return answers(address, c.segments) }); err != nil {
 		return fmt.Errorf("shmts: Prometheus does not see the fleet: %w", err)
 	}

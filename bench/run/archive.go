@@ -75,7 +75,11 @@ func (b *bench) archive() error {
 		return err
 	}
 	say("queries of an archived hour")
-	if err := b.values(b.path("archive"), "query"); err != nil {
+	args := []string{"query"}
+	if b.prometheus {
+		args = append(args, "-prometheus")
+	}
+	if err := b.values(b.path("archive"), args...); err != nil {
 		return err
 	}
 	say("10 million dead series")
@@ -120,13 +124,17 @@ func (b *bench) tableCosts() {
 		n := "select/" + q.name
 		selects.rows = append(selects.rows, []string{q.what, fixed(r[n+"_p50_ms"]), fixed(r[n+"_p99_ms"]), fixed(r[n+"_cpu_ms"]), fixed(r[n+"_cold_p50_ms"]), fixed(r[n+"_cold_p99_ms"])})
 	}
-	queries := section{title: "The archive: PromQL over an hour of 1,000 processes", header: []string{"query", "first ms", "warm ms", "CPU ms", "cold ms"}}
+	queries := section{title: "The archive: PromQL over an hour of 1,000 processes", header: []string{"query", "first ms", "warm ms", "CPU ms", "cold ms", "over HTTP ms", "Prometheus, over HTTP ms", "Prometheus to shmtsd"}}
 	for _, q := range []struct{ name, what string }{
 		{"one", "one series at 1 s, each second"}, {"sum_1s", "sum(rate(x[30s])) of 1,000 series each 15 s: from the tier of 1 s"},
 		{"sum_10s", "sum(rate(x[1m])) of the same: from the tier of 10 s"}, {"quantile", "histogram_quantile over 100 histograms of 160 buckets each 15 s, from the tier of 10 s"},
 	} {
 		n := "query/" + q.name
-		queries.rows = append(queries.rows, []string{q.what, fixed(r[n+"_first_ms"]), fixed(r[n+"_warm_ms"]), fixed(r[n+"_warm_cpu_ms"]), fixed(r[n+"_cold_ms"])})
+		row := []string{q.what, fixed(r[n+"_first_ms"]), fixed(r[n+"_warm_ms"]), fixed(r[n+"_warm_cpu_ms"]), fixed(r[n+"_cold_ms"]), "", "", ""}
+		if r[n+"_prometheus_ms"] > 0 {
+			row[5], row[6], row[7] = fixed(r[n+"_http_ms"]), fixed(r[n+"_prometheus_ms"]), fmt.Sprintf("%.2f x", r[n+"_prometheus_ms"]/r[n+"_http_ms"])
+		}
+		queries.rows = append(queries.rows, row)
 	}
 	exemplars := section{title: "Exemplars: from rings to the archive and back", header: []string{"what", ""}, rows: [][]string{
 		{"bytes in the archive", fixed(r["exemplars/bytes_each"])},
@@ -160,6 +168,7 @@ func (b *bench) writeArchive(title string, p func(string, ...any)) {
 		p("100 series each, 45 s each: %.0f MB at 1 s in %.0f extents, and %.0f MB at 10 s, where each VM has five rows of last, min, max, sum and count. Made in %.0f s of", r["fill/1s_MB"], r["fill/1s_extents"], r["fill/10s_MB"], r["fill/cpu_seconds"])
 		p("processor time. Cold: none of the files is in the page cache. Resident after it all: %.1f MB.\n", r["select/resident_kB"]/1000)
 	case "The archive: PromQL over an hour of 1,000 processes":
-		p("100 series each, a fifth of which change; through the daemon's engine, without HTTP. First: who overlapped with whom is found out once, and kept.\n")
+		p("100 series each, a fifth of which change; through the daemon's engine, without HTTP. First: who overlapped with whom is found out once, and kept.")
+		p("Then both over HTTP, in turns, medians: Prometheus %s holds the same samples of what is selected, at 1 s (histograms at 10 s), in its head block, in memory.\n", peers.PrometheusVersion)
 	}
 }

@@ -159,7 +159,7 @@ func (b *bench) measure() error {
 	if !b.prometheus {
 		return nil
 	}
-	return b.exports()
+	return errors.Join(b.exports(), b.dashboard())
 }
 
 // goRecords runs bench/peers: name, min, median, ratio, against.

@@ -29,6 +29,8 @@ func (b *bench) write(w io.Writer) {
 			b.writeFleet(p)
 		case exportsTitle:
 			b.writeExports(p)
+		case dashboardTitle:
+			b.writeDashboard(p)
 		default:
 			b.writeArchive(s.title, p)
 		}

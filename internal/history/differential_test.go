@@ -3,32 +3,24 @@
 package history_test
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/klauspost/compress/snappy"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/shmts/shmts/internal/peers"
 	"github.com/shmts/shmts/internal/server"
@@ -37,123 +29,35 @@ import (
 // prometheus starts one with the features that the recording's queries ask for, and answers its URL.
 func prometheus(t *testing.T) string {
 	t.Helper()
-	binary, err := peers.Prometheus(t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := filepath.Join(t.TempDir(), "prometheus.yml")
 	// A subquery's default step is the evaluation interval.
-	if err := os.WriteFile(config, []byte("global: {evaluation_interval: 15s}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, cmd, err := peers.StartPrometheus(t.Logf, t.TempDir(), "global: {evaluation_interval: 15s}\n", "--enable-feature=promql-experimental-functions")
 	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	cmd := exec.Command(binary, "--config.file="+config, "--storage.tsdb.path="+t.TempDir(), "--storage.tsdb.retention.time=100y", "--web.listen-address="+address,
-		"--web.enable-remote-write-receiver", "--enable-feature=promql-experimental-functions", "--log.level=warn")
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		if r, err := http.Get("http://" + address + "/-/ready"); err == nil {
-			r.Body.Close()
-			if r.StatusCode == http.StatusOK {
-				return "http://" + address
-			}
-		}
-		if time.Now().After(end) {
-			t.Fatal("Prometheus is not ready within a minute")
-		}
-	}
+	return address
 }
 
 // send has a Prometheus receive every sample of the recording, by remote-write 1.0.
 func (r *recording) send(base string) (samples int) {
 	r.t.Helper()
-	var request []byte
-	pending := 0
-	flush := func() {
-		post, err := http.NewRequest(http.MethodPost, base+"/api/v1/write", bytes.NewReader(snappy.Encode(nil, request)))
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		post.Header.Set("Content-Encoding", "snappy")
-		post.Header.Set("Content-Type", "application/x-protobuf")
-		post.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
-		w, err := http.DefaultClient.Do(post)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		text, _ := io.ReadAll(w.Body)
-		if w.Body.Close(); w.StatusCode/100 != 2 {
-			r.t.Fatalf("remote-write: want 2xx, got %s: %s", w.Status, text)
-		}
-		request, samples, pending = nil, samples+pending, 0
-	}
-	add := func(ls labels.Labels, n int, sample func(b []byte, i int) []byte) {
-		var series []byte
-		ls.Range(func(l labels.Label) {
-			series = message(series, 1, protowire.AppendString(protowire.AppendTag(protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), l.Name), 2, protowire.BytesType), l.Value))
-		})
-		for i := range n {
-			series = sample(series, i)
-		}
-		request = message(request, 1, series)
-		if pending += n; pending > 50_000 {
-			flush()
-		}
-	}
+	w := peers.NewRemoteWrite(base)
+	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(r.floats)) {
 		f := r.floats[key]
-		add(f.labels, len(f.times), func(b []byte, i int) []byte {
-			return message(b, 2, varint(double(nil, 1, f.values[i]), 2, uint64(f.times[i])))
-		})
+		errs = append(errs, w.Floats(f.labels, f.times, f.values))
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.hists)) {
 		h := r.hists[key]
-		add(h.labels, len(h.times), func(b []byte, i int) []byte {
-			v := h.values[i]
-			m := double(nil, 2, v.Count)
-			m = double(m, 3, v.Sum)
-			m = varint(m, 4, protowire.EncodeZigZag(int64(v.Schema)))
-			m = double(m, 5, v.ZeroThreshold)
-			m = double(m, 7, v.ZeroCount)
-			var counts []byte
-			for _, span := range v.PositiveSpans {
-				m = message(m, 11, varint(varint(nil, 1, protowire.EncodeZigZag(int64(span.Offset))), 2, uint64(span.Length)))
-			}
-			for _, n := range v.PositiveBuckets {
-				counts = protowire.AppendFixed64(counts, math.Float64bits(n))
-			}
-			m = message(m, 13, counts)
-			return message(b, 4, varint(m, 15, uint64(h.times[i])))
-		})
+		errs = append(errs, w.Histograms(h.labels, h.times, h.values))
 	}
-	flush()
-	return samples
-}
-
-// The parts of a prometheus.WriteRequest.
-
-func message(b []byte, field protowire.Number, m []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), m)
-}
-
-func double(b []byte, field protowire.Number, v float64) []byte {
-	return protowire.AppendFixed64(protowire.AppendTag(b, field, protowire.Fixed64Type), math.Float64bits(v))
-}
-
-func varint(b []byte, field protowire.Number, v uint64) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+	if err := errors.Join(append(errs, w.Flush())...); err != nil {
+		r.t.Fatal(err)
+	}
+	return w.Samples
 }
 
 // question is a line of testdata/differential.txt with one choice of each.
