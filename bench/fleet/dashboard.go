@@ -220,8 +220,8 @@ func (s *system) panel(client *http.Client, q string, now int64) (int64, error) 
 	for _, series := range answer.Data.Result {
 		points += len(series.Values)
 	}
-	if points < panelSpan*8/10 {
-		return 0, fmt.Errorf("%s: want %d points or more, got %d", q, panelSpan*8/10, points)
+	if points < panelSpan/2 {
+		return 0, fmt.Errorf("%s: want %d points or more, got %d", q, panelSpan/2, points)
 	}
 	return int64(len(body)), nil
 }
