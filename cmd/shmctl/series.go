@@ -286,7 +286,6 @@ type counter struct {
 	l     *looker // nil: shmtsd is asked
 	limit int
 	j     *censusJSON
-	order []string
 }
 
 func (k *counter) look(first bool) (err error) {

@@ -28,7 +28,7 @@ func newExemplarMetrics(h *health.Health, s *exemplars.Store, archive bool) *exe
 	if archive {
 		m.archived = h.Counter("shmtsd_archive_exemplars_total", "Exemplars written to the archive.", "")
 		m.blocks = h.Counter("shmtsd_archive_exemplar_blocks_total", "Blocks of exemplars written to the archive.", "")
-		m.lost = h.Counter("shmtsd_archive_exemplars_lost_total", "Exemplars that were not archived: let go of memory before, over archive.user-bytes-per-second when their process ended, or of series that are gone or dropped by rules.", "")
+		m.lost = h.Counter("shmtsd_archive_exemplars_lost_total", "Exemplars that were not archived: let go of memory before, over archive.user-bytes-per-second when their process ended, or of series that are gone.", "")
 		m.archivedEvicted = h.Counter("shmtsd_archive_exemplars_evicted_total", "Exemplars in extents that were used again.", "")
 	}
 	return m

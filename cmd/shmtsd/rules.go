@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -103,6 +104,12 @@ func (s shown) Take(table, tier int, begin func(series []*reader.Series, head ui
 	return s.Segment.Take(table, tier, func(series []*reader.Series, head uint64, epoch uint32) (uint64, bool) {
 		return begin(s.rules.Shown(s.Segment, series), head, epoch)
 	}, yield)
+}
+
+// Dropped tells the archiver of a series that is not in Series, but is the segment's.
+func (s shown) Dropped(sr *reader.Series) bool {
+	all := s.Segment.Series()
+	return slices.Contains(all, sr) && !slices.Contains(s.rules.Shown(s.Segment, all), sr)
 }
 
 // archived is what the archiver is told of: the register's newest snapshot.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -188,12 +189,14 @@ func TestMetricRelabelConfigs(t *testing.T) {
 // What rules drop is not archived, and what they rewrite is as it was recorded.
 func TestRelabelledArchive(t *testing.T) {
 	dir, state, file := newStore(t), t.TempDir(), filepath.Join(t.TempDir(), "shmtsd.yml")
-	if err := os.WriteFile(file, []byte(`{metric_relabel_configs: [{action: drop, source_labels: [__name__], regex: "debug|wait_seconds.*"}, {target_label: job, replacement: renamed}]}`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`{metric_relabel_configs: [{action: drop, source_labels: [__name__], regex: "debug|wait_seconds.*|probes_total"}, {target_label: job, replacement: renamed}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	args := []string{"--config", file, "--self-metrics=false", "--dead-ttl", "5s", "--poll-interval", "100ms", "--archive.dir", state, "--archive.tiers", "1s=1MiB,10s=1MiB", "--archive.sync-interval", "200ms"}
 	d := startDaemon(t, []string{"SHMTS_DIR=" + dir}, args...)
 	w := manySeries(t, dir, "shop", "h1")
+	w.Counter("probes").AddExemplar(1, writer.Exemplar{TraceID: [16]byte{1}, Time: time.Now()})
+	w.Counter("hits", writer.Label("queue", "0"), writer.Label("rack_hint", "R1")).AddExemplar(1, writer.Exemplar{TraceID: [16]byte{2}, Time: time.Now()})
 	waitFor(t, "its segment", func() error {
 		got, err := d.query(`hits_total{job="renamed"}`)
 		if err == nil && len(got) != 4 {
@@ -209,6 +212,14 @@ func TestRelabelledArchive(t *testing.T) {
 		}
 		return nil
 	})
+	// An exemplar goes the way of its series, and one that rules drop is not lost.
+	text, err := d.get("/api/v1/query_exemplars?query=" + url.QueryEscape(`{job="renamed"}`) + "&start=" + fmt.Sprint(time.Now().Unix()-60) + "&end=" + fmt.Sprint(time.Now().Unix()+1))
+	if err != nil || !strings.Contains(text, `"trace_id":"02`) || !strings.Contains(text, `"__name__":"hits_total"`) || strings.Contains(text, `"trace_id":"01`) {
+		t.Errorf("want the exemplar of hits_total, got %s, %v", text, err)
+	}
+	if text, err := d.get("/metrics"); err != nil || !strings.Contains(text, "shmtsd_archive_exemplars_lost_total 0\n") {
+		t.Errorf("want no exemplar lost, got %s, %v", text, err)
+	}
 	for q, want := range map[string]string{
 		`count(last_over_time(hits_total{job="renamed"}[1m]))`:                                    "4",
 		`count(last_over_time({job="renamed", __name__=~"debug|wait.*"}[1m]))`:                    "",

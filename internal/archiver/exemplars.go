@@ -179,7 +179,9 @@ func (a *Archiver) exemplarParts(all []tracing) (parts []archive.Exemplars, n in
 				at[x.Series] = k
 			}
 			if k < 0 {
-				lost++
+				if !dropped(t.st.seg, x.Series) {
+					lost++
+				}
 				continue
 			}
 			p := &parts[of[x.Series.Table]]
@@ -190,6 +192,12 @@ func (a *Archiver) exemplarParts(all []tracing) (parts []archive.Exemplars, n in
 		a.lostExemplars(lost)
 	}
 	return parts, n
+}
+
+// dropped tells whether a series is kept out of the archive, and its exemplars with it: they are not lost.
+func dropped(seg Segment, sr *reader.Series) bool {
+	d, ok := seg.(interface{ Dropped(*reader.Series) bool })
+	return ok && d.Dropped(sr)
 }
 
 // position of a series in a schema, -1 if it is not there.
