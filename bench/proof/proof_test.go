@@ -27,7 +27,7 @@ func build(t *testing.T) string {
 	return binary
 }
 
-// A thread makes eleven million record calls of every kind, in a hundred batches between marks.
+// A thread makes thirteen million record calls of every kind, in a hundred batches between marks.
 // strace shows every system call of every thread: that thread's are the record calls', the others'
 // the runtime's own (sysmon's sleeps). Its preemption signals are switched off.
 //

@@ -48,6 +48,8 @@ func run(store string) error {
 	stat := w.Stat("stat")
 	histogram := w.Histogram("histogram")
 	ints := w.IntHistogram("ints", writer.Buckets(1, 65536))
+	traced, rising := w.Histogram("traced"), w.Counter("rising")
+	ex, top := writer.Exemplar{TraceID: [16]byte{1}}, uint64(0)
 	owned, ownedStat, ownedHistogram := lane.Counter(counter), lane.Stat(stat), lane.Histogram(histogram)
 	if err := w.Err(); err != nil {
 		return err
@@ -67,6 +69,9 @@ func run(store string) error {
 			ownedAdd(owned)
 			ownedStat.Record(v)
 			ownedHistogram.Record(v)
+			traced.RecordExemplar(v, ex) // seldom taken
+			top++
+			rising.AddExemplar(top, ex) // always
 		}
 		mark(markEnd)
 	}
