@@ -62,8 +62,7 @@ func (id ExemplarIdentity) sum(n uint64, w *[ExemplarWords - 2]uint64) uint64 {
 // and x.Check are not looked at. Any number of threads at once; it allocates nothing.
 func StoreExemplar(slot []uint64, id ExemplarIdentity, n uint64, x *Exemplar) bool {
 	slot = slot[:ExemplarWords]
-	seq := atomic.LoadUint64(&slot[exemplarSeq])
-	if seq&1 != 0 || seq>>1 >= n || !atomic.CompareAndSwapUint64(&slot[exemplarSeq], seq, n<<1|1) {
+	if !claimExemplar(slot, atomic.LoadUint64(&slot[exemplarSeq]), n) {
 		return false
 	}
 	le := binary.LittleEndian
@@ -73,6 +72,12 @@ func StoreExemplar(slot []uint64, id ExemplarIdentity, n uint64, x *Exemplar) bo
 	storeWords(slot[1:], words[:])
 	atomic.StoreUint64(&slot[exemplarSeq], n<<1)
 	return true
+}
+
+// claimExemplar makes the slot that of exemplar n, whose writer found seq there. However late it comes, of two writers one has it, and
+// no younger exemplar is written over.
+func claimExemplar(slot []uint64, seq, n uint64) bool {
+	return seq&1 == 0 && seq>>1 < n && atomic.CompareAndSwapUint64(&slot[exemplarSeq], seq, n<<1|1)
 }
 
 // ExemplarVerdict is what became of an attempt to read an exemplar.

@@ -120,6 +120,30 @@ func TestExemplarRefused(t *testing.T) {
 	}
 }
 
+// A writer that slept between looking at the slot and claiming it: meanwhile others were there.
+func TestExemplarClaimedLate(t *testing.T) {
+	id, x := testExemplarIdentity(), testExemplar()
+	for what, meanwhile := range map[string]func(slot []uint64){
+		"a younger one is whole":  func(slot []uint64) { StoreExemplar(slot, id, 9, &x) },
+		"an older one is whole":   func(slot []uint64) { StoreExemplar(slot, id, 3, &x) },
+		"another one is inside":   func(slot []uint64) { slot[0] = 3<<1 | 1 },
+		"a younger one is inside": func(slot []uint64) { slot[0] = 9<<1 | 1 },
+	} {
+		slot := make([]uint64, ExemplarWords)
+		StoreExemplar(slot, id, 1, &x)
+		found := slot[0]
+		meanwhile(slot)
+		was := slot[0]
+		if claimExemplar(slot, found, 5) || slot[0] != was {
+			t.Errorf("%s: want exemplar 5 refused and seq %d, got %d", what, was, slot[0])
+		}
+	}
+	slot := make([]uint64, ExemplarWords)
+	if !claimExemplar(slot, 0, 5) || slot[0] != 5<<1|1 {
+		t.Errorf("nobody meanwhile: want the slot, got %d", slot[0])
+	}
+}
+
 // Every bit of an exemplar, flipped: never served.
 func TestExemplarFlips(t *testing.T) {
 	x := testExemplar()
@@ -145,10 +169,11 @@ func tied(n uint64) Exemplar {
 	return x
 }
 
-// Writers that take numbers from one counter into a ring of four slots, as fast as they can, and readers, in place and of copies: what
-// is served is whole, and the numbers that were stored or dropped are all of them. Run with -race too.
+// Writers that take numbers from one counter into a ring of four slots, as fast as they can, and readers in place: what is served is
+// whole, no slot goes back to an older number, and the numbers that were stored or dropped are all of them. Run with -race too.
 func TestExemplarsAreNeverTorn(t *testing.T) {
-	const slots, each, writers, readers = 4, 40_000, 3, 2
+	const slots, each, writers, readers = 4, 200_000, 4, 2
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8)) // the system preempts in the midst of anything
 	id := testExemplarIdentity()
 	ring := make([]uint64, slots*ExemplarWords)
 	slot := func(n uint64) []uint64 { return ring[(n-1)%slots*ExemplarWords:][:ExemplarWords] }
@@ -159,6 +184,7 @@ func TestExemplarsAreNeverTorn(t *testing.T) {
 		reading.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(reader), 1))
 			last := false
+			var newest [slots]uint64
 			for !last {
 				select {
 				case <-done:
@@ -168,6 +194,11 @@ func TestExemplarsAreNeverTorn(t *testing.T) {
 				runtime.Gosched()
 				head := tickets.Load()
 				n := max(head, slots) - r.Uint64N(slots)
+				if number := atomic.LoadUint64(&slot(n)[exemplarSeq]) >> 1; number < newest[n%slots] {
+					t.Errorf("the slot of exemplar %d: want number %d or more, got %d", n, newest[n%slots], number)
+				} else {
+					newest[n%slots] = number
+				}
 				x, v := LoadExemplar(slot(n), id, n)
 				switch {
 				case v == ExemplarBad:
@@ -192,9 +223,6 @@ func TestExemplarsAreNeverTorn(t *testing.T) {
 					stored.Add(1)
 				} else {
 					dropped.Add(1)
-				}
-				if n%64 == 0 {
-					runtime.Gosched()
 				}
 			}
 		})

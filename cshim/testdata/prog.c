@@ -715,8 +715,34 @@ static void mode_plan(void) {
 static void *offer_many(void *arg) {
 	shmts_exemplar x = trace(5);
 	int i;
-	for (i = 1; i <= 20000; i++) shmts_exemplar_counter((shmts_counter_t *)arg, (uint64_t)i, &x);
+	for (i = 1; i <= 300000; i++) shmts_exemplar_counter((shmts_counter_t *)arg, (uint64_t)i, &x); /* its own: each is taken */
+	__atomic_fetch_add(&stop_, 1, __ATOMIC_RELEASE);
 	return NULL;
+}
+/* No slot goes back to an older number, while n threads offer. */
+static void watch_slots(const char *path, int n) {
+	int fd = open(path, O_RDONLY), i, k;
+	struct stat st;
+	const char *m;
+	const shmts_superblock *sb;
+	uint64_t newest[4] = {0, 0, 0, 0};
+	WANT(fd >= 0 && fstat(fd, &st) == 0);
+	m = (const char *)mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	WANT(m != MAP_FAILED);
+	sb = (const shmts_superblock *)(const void *)m;
+	for (i = 0; i < (int)sb->section_count; i++) {
+		const shmts_section *s = (const shmts_section *)(const void *)(m + 256 + 32 * i);
+		if (s->type != 8) continue;
+		WANT(s->count == 4);
+		while (__atomic_load_n(&stop_, __ATOMIC_ACQUIRE) < n)
+			for (k = 0; k < 4; k++) {
+				uint64_t number = __atomic_load_n((const uint64_t *)(const void *)(m + s->offset + 64 * k), __ATOMIC_ACQUIRE) >> 1;
+				WANT(number >= newest[k]);
+				newest[k] = number;
+			}
+		return;
+	}
+	exit(1);
 }
 /* Exemplars. argv[3]: of every kind, and what leaves none; in a child; before there is a file; of grown segments; of many threads. */
 static void mode_exemplars(void) {
@@ -749,10 +775,15 @@ static void mode_exemplars(void) {
 	}
 	all_ = register_all(seg_);
 	if (!strcmp(how, "threads")) {
-		for (i = 0; i < 4; i++) WANT(pthread_create(&t[i], NULL, offer_many, all_.counter) == 0);
+		shmts_get_info(seg_, &info);
+		for (i = 0; i < 4; i++) {
+			snprintf(name, sizeof name, "c%d", i);
+			WANT(pthread_create(&t[i], NULL, offer_many, shmts_counter(seg_, name, NULL)) == 0);
+		}
+		watch_slots(info.path, 4);
 		for (i = 0; i < 4; i++) pthread_join(t[i], NULL);
 		shmts_get_info(seg_, &info);
-		WANT(info.exemplars >= 20000 && info.exemplars_dropped <= info.exemplars);
+		WANT(info.exemplars == 1200000 && info.exemplars_dropped < info.exemplars);
 		return;
 	}
 	shmts_exemplar_counter(all_.counter, 3, &x); /* 1 */
