@@ -61,6 +61,9 @@ func (w *world) readAll(a *Archive, tier int) (rows map[rowID]bool, wrong []stri
 								continue
 							}
 							width := len(c.Cells[j]) / len(c.Numbers)
+							if width == 0 || width*len(c.Numbers) != len(c.Cells[j]) {
+								say("row %d of %x: %s: want cells of %d rows, got %d", no, inc.Segment[:4], col.Series.Name, len(c.Numbers), len(c.Cells[j]))
+							}
 							for cell, got := range c.Cells[j][i*width : (i+1)*width] {
 								want := w.word(inc.Key, col.Series.Name, col.Field, isFloat(col.Series, col.Field) && cell == 0, no, cell)
 								if got != want || !w.present(inc.Key, col.Series.Name, no) {
