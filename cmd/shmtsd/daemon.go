@@ -39,7 +39,7 @@ const controlBytes = 4 << 20
 // little that collections are minutes apart, and giving it back takes a collection of some 10 ms.
 const (
 	freeEvery = time.Minute
-	freeLeast = 8 << 20
+	freeLeast = 4 << 20
 )
 
 // daemon is the organs, put together.
