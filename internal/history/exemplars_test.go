@@ -352,3 +352,96 @@ func TestExemplarsWithoutArchive(t *testing.T) {
 		}
 	}
 }
+
+// A tenant sees the exemplars of its users, and of the series in its scope, and no others: of what runs, of what is in memory and archived, and of
+// what the archive alone has.
+func TestExemplarsOfTenants(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(4, 4))
+	s := newStage(t, 0)
+	x := newTraces(s)
+	var apps []*app
+	for i, uid := range []int{1000, 1001, 1000, 1001} {
+		a := s.app(rnd, "job", fmt.Sprint("j", i/2), "instance", fmt.Sprint("i", i))
+		a.uid = uid
+		apps = append(apps, a)
+	}
+	for i := range 20 {
+		s.now = t0 + int64(i+1)*1000
+		for _, a := range apps {
+			a.work(s.now, i == 19)
+			x.leave(a.process, a.x, 1)
+			x.leave(a.process, a.u, 2)
+		}
+	}
+	for i, a := range apps {
+		x.archive(a.process, 30)
+		if i%2 == 0 {
+			x.forgot[a.process] = 10
+		}
+	}
+	for _, a := range apps[:2] { // unlinked: the archive alone has them
+		x.archive(a.process, 1<<30)
+		s.unlink(a.process)
+	}
+	scope := func(selectors ...string) *query.Scope {
+		e := query.New(query.Options{Sources: query.Snapshot(func() []query.Segment { return nil })})
+		sets, err := e.Selectors(selectors)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc, err := query.NewScope(sets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sc
+	}
+	for _, c := range []struct {
+		what  string
+		uid   int // 0: all
+		scope *query.Scope
+		want  func(i int, name string) bool
+	}{
+		{"a user", 1000, nil, func(i int, _ string) bool { return i%2 == 0 }},
+		{"another", 1001, nil, func(i int, _ string) bool { return i%2 == 1 }},
+		{"a job", 0, scope(`{job="j1"}`), func(i int, _ string) bool { return i/2 == 1 }},
+		{"a series", 0, scope(`{dev="a"}`), func(_ int, name string) bool { return name == "x_total" }},
+		{"a job's series, or an instance, of a user", 1001, scope(`{job="j0",__name__="u_total"}`, `{instance="i3"}`), func(i int, name string) bool { return i == 3 || i == 1 && name == "u_total" }},
+		{"nothing", 7, nil, func(int, string) bool { return false }},
+	} {
+		sees := func(uid int) bool { return c.uid == 0 || uid == c.uid }
+		var kept []history.Living
+		for _, l := range s.living {
+			if sees(l.UID()) {
+				kept = append(kept, l)
+			}
+		}
+		h := history.New(history.Options{Living: func() []history.Living { return kept }, Left: func() int64 { return s.left }, Archive: s.archive, Recent: x, UID: sees, Scope: c.scope})
+		mine := &traces{s: s, engine: query.New(query.Options{Sources: h, Scope: c.scope, Now: s.time})}
+		for _, q := range []string{`{__name__=~".+"}`, "x_total or u_total", `{job=~"j.*"}`} {
+			var want, got []string
+			for i := range apps {
+				for _, name := range []string{"u_total", "x_total"} {
+					if c.want(i, name) {
+						want = append(want, fmt.Sprint("i", i, " ", name, " 20"))
+					}
+				}
+			}
+			n := map[string]int{}
+			for _, line := range mine.ask(q, t0, s.now) {
+				for i := range apps {
+					for _, name := range []string{"u_total", "x_total"} {
+						if strings.Contains(line, fmt.Sprintf(`instance="i%d"`, i)) && strings.Contains(line, `"`+name+`"`) {
+							n[fmt.Sprint("i", i, " ", name)]++
+						}
+					}
+				}
+			}
+			for k, v := range n {
+				got = append(got, fmt.Sprint(k, " ", v))
+			}
+			sort.Strings(got)
+			sort.Strings(want)
+			same(t, c.what+": "+q, got, want)
+		}
+	}
+}
