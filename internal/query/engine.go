@@ -161,9 +161,12 @@ func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, ever
 	if lookback <= 0 {
 		lookback = e.Lookback()
 	}
-	r := &running{run: e.With(Hints{MaxSourceResolution: o.MaxSourceResolution}), leave: leave, lane: lane, stats: &e.stats}
-	r.run.light = lane == light
-	e.pace.enter(lane)
+	r := &running{run: e.With(Hints{MaxSourceResolution: o.MaxSourceResolution}), leave: leave, stats: &e.stats}
+	if r.run.light = lane == light; r.run.light {
+		e.pace.enter()
+	} else {
+		r.run.pacer = &pacer{Pace: e.pace}
+	}
 	q, step := r.run.rewrite(ctx, expr, q, start, end)
 	if step > 0 && o.Lookback <= 0 {
 		// Smoothing reaches as far as the lookback for a row. Beyond this there is a gap, and it stays one.
@@ -204,7 +207,6 @@ func onGrid(expr parser.Expr) bool {
 type running struct {
 	promql.Query
 	run   *Run
-	lane  int
 	leave func()
 	once  sync.Once
 	stats *engineStats
@@ -248,7 +250,11 @@ func (r *running) forget() {
 // vacate gives the place back.
 func (r *running) vacate() {
 	r.once.Do(func() {
-		r.run.pace.leave(r.lane)
+		if r.run.light {
+			r.run.pace.leave()
+		} else {
+			r.run.pacer.end(true)
+		}
 		r.leave()
 		r.stats.samples.Add(uint64(r.run.samples.Load()))
 	})

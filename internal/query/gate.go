@@ -48,7 +48,7 @@ func beside(concurrency int) int { return max(1, concurrency/2) }
 
 // ShareOptions of Share. The zero value of each is a default.
 type ShareOptions struct {
-	Concurrency int     // queries that run at once, beside half as many light ones; 0: the gate's
+	Concurrency int     // queries that run at once, beside as many light ones, of the gate's places for those; 0: the gate's
 	Queue       int     // queries that wait in each lane; 0: 64
 	Weight      float64 // how much of the gate is its, beside others'; 0: 1
 }
@@ -95,7 +95,7 @@ func (g *Gate) Share(o ShareOptions) *Share {
 	}
 	s := &Share{gate: g, weight: o.Weight}
 	s.lanes[heavy] = shareLane{places: o.Concurrency, most: o.Queue}
-	s.lanes[light] = shareLane{places: beside(o.Concurrency), most: o.Queue}
+	s.lanes[light] = shareLane{places: min(o.Concurrency, g.lanes[light].places), most: o.Queue}
 	g.mu.Lock()
 	g.shares = append(g.shares, s)
 	g.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,14 +69,16 @@ func TestFair(t *testing.T) {
 				}
 				cancel()
 				time.Sleep(2 * time.Second)
+				g.mu.Lock()
+				defer g.mu.Unlock()
 				for i := range g.lanes {
 					if g.lanes[i].running != 0 {
 						t.Errorf("lane %d: want all places back, got %d taken", i, g.lanes[i].running)
 					}
 				}
 				for i, s := range g.shares {
-					if st := s.Stats(); st.Running != 0 || st.Waiting != 0 || s.lanes[heavy].begins != 0 {
-						t.Errorf("share %d: want it empty, got %+v", i, st)
+					if l := &s.lanes[heavy]; l.running != 0 || len(l.queue) != 0 || l.begins != 0 {
+						t.Errorf("share %d: want it empty, got %+v", i, l)
 					}
 				}
 			})
@@ -89,14 +92,21 @@ func TestFairAfterRest(t *testing.T) {
 		g := NewGate(1)
 		busy, rested := g.Share(ShareOptions{}), g.Share(ShareOptions{})
 		ctx, cancel := context.WithCancel(t.Context())
+		var mu sync.Mutex
 		var order []string
-		run(ctx, busy, heavy, 8, time.Second, func() { order = append(order, "busy") })
+		note := func(who string) func() {
+			return func() { mu.Lock(); order = append(order, who); mu.Unlock() }
+		}
+		run(ctx, busy, heavy, 8, time.Second, note("busy"))
 		time.Sleep(100*time.Second + time.Second/2)
+		mu.Lock()
 		order = nil
-		run(ctx, rested, heavy, 8, time.Second, func() { order = append(order, "rested") })
+		mu.Unlock()
+		run(ctx, rested, heavy, 8, time.Second, note("rested"))
 		time.Sleep(20 * time.Second)
 		cancel()
-		defer time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		if got := strings.Join(order, " "); strings.Count(got, "rested rested rested") > 0 || strings.Count(got, "busy busy busy") > 0 {
 			t.Errorf("want turns, got %s", got)
 		}
@@ -158,6 +168,7 @@ func TestQueue(t *testing.T) {
 		leave()
 		leave() // does nothing
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if !slices.Equal(order, []int{0, 2}) {
 			t.Errorf("want them in their order, got %v", order)
 		}

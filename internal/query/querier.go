@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -82,7 +83,7 @@ type Run struct {
 	samples atomic.Int64
 	memory  *Memory // its own; nil where nothing counts it
 	light   bool
-	resumed atomic.Int64   // see Pace
+	pacer   *pacer         // nil: it has none
 	work    sync.WaitGroup // what reads rows in the background
 	closed  atomic.Bool    // it should end
 	smooth  bool           // some selector became smoothed: see rewrite
@@ -131,8 +132,12 @@ func (r *Run) rest() {
 
 // yield lets others run, where they must not wait for this one.
 func (r *Run) yield(ctx context.Context) {
-	if !r.light {
-		r.pace.yield(ctx, &r.resumed)
+	switch {
+	case r.light:
+	case r.pacer != nil:
+		r.pacer.yield(ctx)
+	default: // it may wait for its client in between, and must keep no others waiting then
+		runtime.Gosched()
 	}
 }
 

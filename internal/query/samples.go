@@ -10,6 +10,7 @@ import (
 	"sort"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/prometheus/promql"
 
@@ -66,6 +67,9 @@ func (a *batches) load() {
 	a.once.Do(func() {
 		run := a.groups[0].q.Run
 		var next atomic.Int64
+		if run.pacer != nil && run.pacer.isWatched(time.Since(run.pacer.made)) {
+			return // there are others who want a processor: as when they are few
+		}
 		for range runtime.GOMAXPROCS(0) {
 			run.work.Go(func() {
 				for {
