@@ -106,7 +106,7 @@ func (b *bench) build() error {
 	if err := b.command("", "go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", b.path("shmtsd"), "./cmd/shmtsd"); err != nil {
 		return err
 	}
-	for _, name := range []string{"fleet", "archive"} {
+	for _, name := range []string{"fleet", "archive", "tenants"} {
 		if err := b.command("", "go", "build", "-o", b.path(name), "./bench/"+name); err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (b *bench) measure() error {
 	if b.skipFleet {
 		return nil
 	}
-	if err := b.fleet(); err != nil {
+	if err := errors.Join(b.fleet(), b.tenants()); err != nil {
 		return err
 	}
 	if !b.prometheus {

@@ -162,11 +162,7 @@ func (e *Engine) begin(ctx context.Context, q string, start, end time.Time, ever
 		lookback = e.Lookback()
 	}
 	r := &running{run: e.With(Hints{MaxSourceResolution: o.MaxSourceResolution}), leave: leave, stats: &e.stats}
-	if r.run.light = lane == light; r.run.light {
-		e.pace.enter()
-	} else {
-		r.run.pacer = &pacer{Pace: e.pace}
-	}
+	r.over = r.run.in(lane)
 	q, step := r.run.rewrite(ctx, expr, q, start, end)
 	if step > 0 && o.Lookback <= 0 {
 		// Smoothing reaches as far as the lookback for a row. Beyond this there is a gap, and it stays one.
@@ -207,7 +203,8 @@ func onGrid(expr parser.Expr) bool {
 type running struct {
 	promql.Query
 	run   *Run
-	leave func()
+	leave func() // the gate
+	over  func() // with the pace
 	once  sync.Once
 	stats *engineStats
 }
@@ -250,11 +247,7 @@ func (r *running) forget() {
 // vacate gives the place back.
 func (r *running) vacate() {
 	r.once.Do(func() {
-		if r.run.light {
-			r.run.pace.leave()
-		} else {
-			r.run.pacer.end(true)
-		}
+		r.over()
 		r.leave()
 		r.stats.samples.Add(uint64(r.run.samples.Load()))
 	})

@@ -60,11 +60,9 @@ func (e *Engine) Exemplars(ctx context.Context, expr parser.Expr, start, end int
 		return nil, nil, err
 	}
 	defer leave()
-	e.pace.enter(lane)
-	defer e.pace.leave(lane)
 	run := e.With(Hints{})
 	defer run.Close()
-	run.light = lane == light
+	defer run.in(lane)()
 	q := &querier{Run: run, mint: start, maxt: end}
 	f := &exemplarFinder{q: q, byHash: map[uint64]*foundExemplars{}}
 	for _, matchers := range parser.ExtractSelectors(expr) {

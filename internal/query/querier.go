@@ -130,6 +130,22 @@ func (r *Run) rest() {
 	r.work.Wait()
 }
 
+// in says which lane a query is in, until it is over.
+func (r *Run) in(lane int) (over func()) {
+	switch {
+	case r.pace == nil:
+		return func() {}
+	case lane == light:
+		r.light = true
+		r.pace.enter()
+		return r.pace.leave
+	default:
+		p := &pacer{Pace: r.pace}
+		r.pacer = p
+		return func() { p.end(true) }
+	}
+}
+
 // yield lets others run, where they must not wait for this one.
 func (r *Run) yield(ctx context.Context) {
 	switch {
