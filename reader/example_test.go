@@ -62,6 +62,30 @@ func ExampleSegment_Rows() {
 	// 13 13s 311 true
 }
 
+// The traces that records were left with, each once across polls: who goes on behind the last misses none that is still there.
+func ExampleSegment_Exemplars() {
+	store, err := reader.Open(reader.Options{Dir: exampleStore()})
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(store.Dir())
+	defer store.Close()
+	newest := map[*reader.Segment]uint64{}
+	if _, err := store.Poll(); err != nil {
+		panic(err)
+	}
+	for _, g := range store.Segments() {
+		if g.ExemplarHead() == newest[g] {
+			continue // none came
+		}
+		for x := range g.Exemplars(newest[g] + 1) {
+			newest[g] = x.Number
+			fmt.Printf("%s: %g in trace %x\n", x.Series.Name, x.Value, x.TraceID)
+		}
+	}
+	// Output: requests_total: 3 in trace 4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b
+}
+
 // exampleStore holds what a killed web server left: 12 rows, and 11 requests after the last of them.
 func exampleStore() string {
 	dir, err := os.MkdirTemp("", "shmts-example-")
@@ -69,12 +93,13 @@ func exampleStore() string {
 		panic(err)
 	}
 	ts := layout.TableSchema{Name: "scalars", Lanes: 1, RowCells: 1, LaneCells: 1, Tiers: []layout.TierSchema{{Step: time.Second, Rows: 60}}}
-	f := segtest.New(nobody{}, segtest.Options{Job: "web", Instance: "web-1", Tables: []layout.TableSchema{ts}})
-	f.Series(nobody{}, 0, "requests_total", layout.Counter, layout.U64, layout.BucketRange{})
+	f := segtest.New(nobody{}, segtest.Options{Job: "web", Instance: "web-1", Exemplars: 64, Tables: []layout.TableSchema{ts}})
+	requests := f.Series(nobody{}, 0, "requests_total", layout.Counter, layout.U64, layout.BucketRange{})
 	for n := uint64(1); n <= 12; n++ {
 		f.Publish(0, 0, n, []uint64{25 * n})
 	}
 	f.Lane(0, 0)[0] = 311
+	f.Exemplar(requests, 3, segtest.Birth+12e9, 0x4b)
 	if err := f.Give(dir); err != nil {
 		panic(err)
 	}

@@ -15,7 +15,7 @@ import (
 type Exemplar struct {
 	Number  uint64 // position among the segment's exemplars, from 1; those that were not stored, or are gone, leave gaps
 	Series  *Series
-	Value   float64 // of a histogram what was observed, of a counter the amount that was added
+	Value   float64 // of a histogram what was observed, of a counter the amount that was added (of a bucket's, le, what was observed)
 	Time    int64   // unix ns
 	TraceID [16]byte
 	SpanID  [8]byte // zeros: none
