@@ -3,7 +3,7 @@
 //
 //	segment's ring ─▶ Store ─▶ archive (internal/archiver)
 //	                    ├────▶ query_exemplars (internal/history)
-//	                    └────▶ exporters: Since
+//	                    └────▶ exporters
 //
 // It is bounded by a number over all segments. Where that is exceeded, those segments give way that have most, their oldest first: one that
 // offers an exemplar for every request does not push out the others'.
@@ -254,21 +254,8 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
-// Since yields those of a segment, by its id, numbered above a number, oldest first, until yield answers false. What it yields is not changed.
-func (s *Store) Since(segment string, number uint64, yield func(*reader.Exemplar) bool) {
-	s.mu.Lock()
-	var list []reader.Exemplar
-	newest := uint64(0)
-	for _, r := range s.files[segment] { // of copies of one file the one that goes on
-		if n := len(r.list); n > 0 && r.list[n-1].Number >= newest {
-			list, newest = r.list, r.list[n-1].Number
-		}
-	}
-	s.mu.Unlock()
-	above(list, number, yield)
-}
-
-// Above is Since for one file, by id and inode.
+// Above yields those of a segment's file, by id and inode, numbered above a number, oldest first, until yield answers false. What it yields is
+// not changed: it may be kept.
 func (s *Store) Above(segment string, inode, number uint64, yield func(*reader.Exemplar) bool) {
 	s.mu.Lock()
 	var list []reader.Exemplar

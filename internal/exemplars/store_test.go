@@ -59,7 +59,13 @@ func poll(s *Store, all ...*fake) {
 }
 
 func held(s *Store, id string, after uint64) (numbers []uint64) {
-	s.Since(id, after, func(x *reader.Exemplar) bool {
+	s.mu.Lock()
+	var ino uint64
+	for _, r := range s.files[id] {
+		ino = r.ino
+	}
+	s.mu.Unlock()
+	s.Above(id, ino, after, func(x *reader.Exemplar) bool {
 		if x.Value != float64(x.Number) {
 			panic(fmt.Sprint("exemplar ", x.Number, " says ", x.Value))
 		}
@@ -195,7 +201,7 @@ func TestCopiesAndRewound(t *testing.T) {
 	s := New(100)
 	a, b := &fake{id: "x", ino: 1, slots: 64, head: 5}, &fake{id: "x", ino: 2, slots: 64, head: 9}
 	poll(s, a, b)
-	equal(t, "the one that goes on", held(s, "x", 7), []uint64{8, 9})
+	equal(t, "of the second file", held(s, "x", 7), []uint64{8, 9})
 	var of []uint64
 	s.Above("x", 1, 3, func(x *reader.Exemplar) bool { of = append(of, x.Number); return true })
 	equal(t, "of the first file", of, []uint64{4, 5})
