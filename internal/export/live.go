@@ -196,7 +196,7 @@ func (e *Exporter) rows(st *state, table int) (full bool) {
 	if head := st.seg.Head(table, t.tier); head < t.no && head > 0 {
 		e.o.Logger.Warn("a segment's rows began anew", "segment", st.seg.ID(), "table", table)
 		t.no, t.last, t.at, t.folding = 0, 0, Cursor{}, false
-		t.pos.base, t.pos.time, t.pos.start = 0, 0, t.pos.time
+		t.pos.base, t.pos.time, t.pos.start, t.pos.done = 0, 0, t.pos.time, false
 	}
 	for {
 		var moved *reader.Row

@@ -90,6 +90,7 @@ func TestHTTPFailures(t *testing.T) {
 			return s.Requests[export.OutcomePartial] == 1 && s.Refused["partial_success"] == 0 && s.Points == 1
 		}},
 		{name: "more rejected than sent", first: answer(1000, ""), want: taken, stats: func(s export.Stats) bool { return s.Refused["partial_success"] == 1 && s.Points == 0 }},
+		{name: "slow", first: func(http.ResponseWriter, *http.Request) { time.Sleep(100 * time.Millisecond) }, want: taken},
 		{name: "garbage with 200", first: func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("\xff\xff\xff<html>")) }, want: taken},
 		{name: "an endless answer", first: func(w http.ResponseWriter, q *http.Request) {
 			for q.Context().Err() == nil {
