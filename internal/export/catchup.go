@@ -24,7 +24,8 @@ type Archive interface {
 // health everything that comes by was sent from the rings already, and is passed over by what a block's head says of it. After an
 // outage it is what an outage costs: one place in each tier, whatever was recorded in the meantime, and by however many.
 //
-// The finest cursor is in the coarsest tier whose step is not more than the destination's. Where a table's home (FORMAT.md 14) is coarser, its rows
+// The finest cursor is in the coarsest tier whose step is neither more than the destination's nor so long that rows come there later than rings
+// go round: what is folded is folded some 30 rows at a time. Where a table's home (FORMAT.md 14) is coarser, its rows
 // are there, as they were recorded: of the tiers above, only such blocks count.
 type cursor struct {
 	tier   int
@@ -33,6 +34,9 @@ type cursor struct {
 	mark   archive.Mark
 	jumped bool // extents were evicted before they were gone through
 }
+
+// longestFold is the step of a tier into which rows of living processes are folded within the ten minutes that most rings hold.
+const longestFold = 15 * time.Second
 
 // openCursors finds where each is to go on, once there is an archive: one that can't be opened for the disk is there later.
 func (e *Exporter) openCursors() bool {
@@ -43,7 +47,7 @@ func (e *Exporter) openCursors() bool {
 	tiers := e.o.Archive.Tiers()
 	finest := 0
 	for i, t := range tiers {
-		if t.Step <= e.o.Step {
+		if t.Step <= min(e.o.Step, longestFold) {
 			finest = i
 		}
 	}
@@ -192,7 +196,7 @@ func (e *Exporter) part(ctx context.Context, c *cursor, info *archive.BlockInfo,
 	}
 	// What is missing between was passed by while the ring had it, or is perhaps in a coarser tier.
 	if begins := e.begins(chunk, first); begins > pos.reached()+1 && (pos.base > 0 || s.Birth >= e.pos.born) {
-		if err := e.fill(ctx, c, s.Source, info.Schema.Table, pos, begins, chunk.Times[first]); err != nil {
+		if err := e.fill(ctx, c.tier, s.Source, info.Schema.Table, pos, begins); err != nil {
 			return err
 		}
 		if pos.reached()+1 < begins {
@@ -225,27 +229,65 @@ func (p *pastSource) starting(schema *archive.Schema, starts []int64) {
 	p.tables = p.tables[:0]
 }
 
-// fill sends what the tier and coarser ones have of the rows between a position and row below of tier 0.
-func (e *Exporter) fill(ctx context.Context, c *cursor, of *archive.Source, table int, pos *position, below uint64, until int64) error {
-	for tier := c.tier; tier < len(e.o.Archive.Tiers()) && pos.reached()+1 < below; tier++ {
-		found, err := e.o.Archive.FindSince(of.Segment, tier, pos.time/1e6)
-		if err != nil {
-			e.o.Logger.Warn("the archive can't be searched", "err", err)
-			return nil
+// fill sends what a tier and coarser ones have of the rows between a position and row below of tier 0: of each time the finest that there is.
+func (e *Exporter) fill(ctx context.Context, tier int, of *archive.Source, table int, pos *position, below uint64) error {
+	if tier >= len(e.o.Archive.Tiers()) || pos.reached()+1 >= below {
+		return nil
+	}
+	found, err := e.o.Archive.FindSince(of.Segment, tier, pos.since())
+	if err != nil {
+		e.o.Logger.Warn("the archive can't be searched", "err", err)
+		return nil
+	}
+	var inc *archive.Incarnation
+	for _, f := range found {
+		if f.Key == of.Key {
+			inc = f
 		}
-		for _, inc := range found {
-			if inc.Key == of.Key {
-				if err := e.incarnation(ctx, inc, table, tier, pos, below, until); err != nil {
-					return err
+	}
+	first := below
+	if inc != nil {
+		first = min(below, e.first(inc, table, tier, pos))
+	}
+	if err := e.fill(ctx, tier+1, of, table, pos, first); err != nil || inc == nil {
+		return err
+	}
+	return e.incarnation(ctx, inc, table, tier, pos, below)
+}
+
+// first is the first row of tier 0 behind a position that a tier's rows tell of.
+func (e *Exporter) first(inc *archive.Incarnation, table, tier int, pos *position) uint64 {
+	if table < len(inc.Tables) {
+		for k, tt := range inc.Tables[table].Tiers {
+			if tt.Tier != tier {
+				continue
+			}
+			for chunk, err := range e.o.Archive.Read(inc, table, k, pos.since(), math.MaxInt64, nil) {
+				if err != nil {
+					continue
+				}
+				e.bases = bases(e.bases, chunk)
+				for i, base := range e.bases {
+					if base > pos.reached() {
+						return e.begins(chunk, i)
+					}
 				}
 			}
 		}
 	}
-	return nil
+	return math.MaxUint64
 }
 
-// incarnation sends the rows that a tier has of a table of an incarnation, before row below of tier 0, if that is not 0, and a time, unix ms.
-func (e *Exporter) incarnation(ctx context.Context, inc *archive.Incarnation, table, tier int, pos *position, below uint64, until int64) error {
+// since is the time of a position in ms, from which on rows behind it are looked for.
+func (p *position) since() int64 {
+	if p.time == 0 {
+		return math.MinInt64
+	}
+	return p.time / 1e6
+}
+
+// incarnation sends the rows that a tier has of a table of an incarnation, before row below of tier 0, if that is not 0.
+func (e *Exporter) incarnation(ctx context.Context, inc *archive.Incarnation, table, tier int, pos *position, below uint64) error {
 	if table >= len(inc.Tables) {
 		return nil
 	}
@@ -265,13 +307,16 @@ func (e *Exporter) incarnation(ctx context.Context, inc *archive.Incarnation, ta
 		src := e.source(inc.Source, schema, starts, tt.Step)
 		src.Schema = nil // nobody else has it
 		cols := columnsOf(src.Series, tt.Folded)
-		for chunk, err := range e.o.Archive.Read(inc, table, k, pos.time/1e6, until, cols.list) {
+		for chunk, err := range e.o.Archive.Read(inc, table, k, pos.since(), math.MaxInt64, cols.list) {
 			if err != nil {
 				e.o.Logger.Warn("rows of the archive can't be read, and are passed over", "segment", src.ID, "err", err)
 				continue
 			}
 			if err := e.pass(ctx, src, pos, chunk, cols, below); err != nil {
 				return err
+			}
+			if n := len(e.bases); below > 0 && n > 0 && e.bases[n-1] >= below {
+				break
 			}
 		}
 		if was != nil { // its own goes on
@@ -309,7 +354,7 @@ func (e *Exporter) member(ctx context.Context, c *cursor, m archive.Key, table i
 			pos = e.pos.add(k)
 		}
 		for tier := c.tier - 1; tier >= 0; tier-- {
-			if err := e.incarnation(ctx, inc, table, tier, pos, 0, math.MaxInt64); err != nil {
+			if err := e.incarnation(ctx, inc, table, tier, pos, 0); err != nil {
 				return err
 			}
 		}
@@ -363,7 +408,7 @@ func (e *Exporter) orphan(ctx context.Context, pos *position) error {
 			continue
 		}
 		for _, c := range e.cursors {
-			if err := e.incarnation(ctx, inc, pos.table, c.tier, pos, 0, math.MaxInt64); err != nil {
+			if err := e.incarnation(ctx, inc, pos.table, c.tier, pos, 0); err != nil {
 				return err
 			}
 		}

@@ -5,8 +5,8 @@
 //	                                     ├─▶ Exporter, one a destination ─▶ Encoder ─▶ receiver
 //	archive ──▶ what the rings forgot ───┘        └─▶ positions, on disk
 //
-// Of each table of each segment, the rows of the tier nearest to the destination's step go out as they were recorded:
-// cumulative, with the writer's own times in whole milliseconds. Where that tier is much finer than the step it is thinned: a
+// Of each table of each segment, the rows of the coarsest tier that is not coarser than the destination's step go out as they were
+// recorded: cumulative, with the writer's own times in whole milliseconds. Where that tier is much finer than the step it is thinned: a
 // row goes out when it is the first of its step, by its own time alone, and the last one of a writer in any case. So two
 // daemons that read one store send the same series, whenever each was started.
 //

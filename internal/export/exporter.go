@@ -18,7 +18,8 @@ import (
 // Options of New.
 type Options struct {
 	Name string // of the destination, in the log
-	// Step is how far apart the rows are that go out: of each table, those of the tier nearest to it, thinned where that is finer. 0: 10 s.
+	// Step is how far apart the rows are that go out: of each table, those of the coarsest tier that is not coarser,
+	// thinned where it is much finer. 0: 10 s.
 	Step time.Duration
 	// Interval is how often new rows are looked for. 0: Step.
 	Interval time.Duration
@@ -333,6 +334,9 @@ func (e *Exporter) refresh() {
 		e.present[seg.ID()] = true
 		if st := e.states[seg.ID()]; st != nil {
 			st.cycle = e.cycles
+			for i := range st.tables { // whether its ring still goes on is to be seen
+				st.tables[i].checked = false
+			}
 		}
 	}
 	e.forgetGone()

@@ -3,6 +3,7 @@ package export_test
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,4 +83,191 @@ func TestOutage(t *testing.T) {
 
 func finished(d *destination) func(*source.Segment) bool {
 	return func(g *source.Segment) bool { return d.Finished(g.ID()) }
+}
+
+// Two exporters of one store send the same points, whenever each was started, and through an outage of one of them.
+func TestTwoExporters(t *testing.T) {
+	for _, step := range []time.Duration{5 * time.Second, 10 * time.Second, time.Minute} {
+		t.Run(step.String(), func(t *testing.T) {
+			s := newStage(t, three(60, 60, 8)...)
+			dir := t.TempDir()
+			o := export.Options{Step: step, Interval: min(step, 10*time.Second), Positions: filepath.Join(dir, "a")}
+			a := s.destination(o)
+			s.born("long")
+			for i := range 4 {
+				vm := s.born(fmt.Sprint("vm", i))
+				s.run(45 * time.Second)
+				s.end(vm)
+			}
+			o.Positions = filepath.Join(dir, "b")
+			b := s.destination(o)
+			for i := range 12 {
+				vm := s.born(fmt.Sprint("vm", 4+i))
+				s.run(47 * time.Second)
+				s.end(vm)
+				b.r.set(i > 4 && i < 8)
+			}
+			s.run(2 * time.Minute)
+			for name, points := range b.r.points {
+				if strings.Fields(name)[1] < "vm4" && !strings.HasPrefix(strings.Fields(name)[1], "vm1") {
+					continue // of before it was there
+				}
+				other := map[time.Duration]point{}
+				for _, p := range a.r.points[name] {
+					p.request, p.born = 0, false
+					other[p.time] = p
+				}
+				for i, p := range points {
+					p.request, p.born = 0, false
+					if was := other[p.time]; i > 0 && fmt.Sprint(was) != fmt.Sprint(p) {
+						t.Errorf("%s at %v: want the same of both, got %+v and %+v", name, p.time, was, p)
+					}
+				}
+			}
+			for _, l := range s.lives[5:] {
+				a.check(l, 2*step+10*time.Second)
+				b.check(l, 2*step+10*time.Second)
+			}
+		})
+	}
+}
+
+// A life of less than half a step of the archive's tier is a part of a sum there: it is sent by itself, also after an outage.
+func TestShortLives(t *testing.T) {
+	for _, step := range []time.Duration{10 * time.Second, 5 * time.Minute} {
+		t.Run(step.String(), func(t *testing.T) {
+			s := newStage(t, three(60, 60, 8)...)
+			d := s.destination(export.Options{Step: step, Interval: 10 * time.Second, Positions: filepath.Join(t.TempDir(), "positions")})
+			s.born("long")
+			s.run(12 * time.Minute)
+			d.r.set(true)
+			for i := range 40 {
+				vm := s.born(fmt.Sprint("vm", i))
+				s.run([]time.Duration{3 * time.Second, 45 * time.Second}[i%2])
+				s.end(vm)
+				s.run(15 * time.Second)
+			}
+			d.r.set(false)
+			if step > time.Minute {
+				d.kill()
+			}
+			s.run(40 * time.Minute)
+			for _, l := range s.lives {
+				d.check(l, step+step/2+10*time.Second)
+			}
+			d.lostNothing()
+			for name := range d.r.points {
+				if strings.Contains(name, "ephemeral") {
+					t.Errorf("want no sum sent beside its members, got %s", name)
+				}
+			}
+		})
+	}
+}
+
+// What the archive's tier evicted comes out of the next coarser one; what is nowhere any more is counted.
+func TestAgedOut(t *testing.T) {
+	s := newStage(t, three(3, 3, 8)...)
+	d := s.destination(export.Options{Step: 10 * time.Second, Positions: filepath.Join(t.TempDir(), "positions")})
+	var lives []*life
+	for i := range 20 {
+		lives = append(lives, s.born(fmt.Sprint("i", i)))
+	}
+	s.run(2 * time.Minute)
+	d.r.set(true)
+	s.run(15 * time.Hour)
+	d.r.set(false)
+	s.run(time.Hour)
+	st := d.Stats()
+	if st.Extents == 0 {
+		t.Fatalf("want extents that were evicted before they were sent, got %+v", st)
+	}
+	coarse, fine := 0, 0
+	for _, l := range lives {
+		for _, k := range d.r.series("c") {
+			if strings.Fields(k)[1] != l.instance {
+				continue
+			}
+			last := time.Duration(0)
+			for _, p := range d.r.points[k] {
+				switch apart := p.time - last; {
+				case apart <= 0:
+					t.Fatalf("%s: want times to rise, got %v after %v", k, p.time, last)
+				case apart > 4*time.Minute && apart <= 5*time.Minute:
+					coarse++
+				case apart <= 10*time.Second:
+					fine++
+				}
+				if p.value != float64((p.time-l.born)/time.Second) {
+					t.Fatalf("%s at %v: got %v", k, p.time, p.value)
+				}
+				last = p.time
+			}
+			if s.now-last > 20*time.Second {
+				t.Errorf("%s: want it to have caught up, got it at %v of %v", k, last, s.now)
+			}
+		}
+	}
+	if coarse == 0 || fine == 0 {
+		t.Errorf("want what is missing out of the 5m tier, got %d points 5m apart, %d 10s apart", coarse, fine)
+	}
+	t.Logf("%d extents evicted; lost %v", st.Extents, st.Lost)
+}
+
+// Nothing is archived any more: rings go on by themselves after a while, and what they went over is counted.
+func TestArchiveStopped(t *testing.T) {
+	s := newStage(t, three(30, 30, 4)...)
+	d := s.destination(export.Options{Step: 10 * time.Second, Positions: filepath.Join(t.TempDir(), "positions")})
+	l := s.born("long")
+	s.run(2 * time.Minute)
+	s.off = true
+	d.r.set(true)
+	s.run(time.Hour)
+	d.r.set(false)
+	s.run(30 * time.Minute)
+	if n := d.Stats().Lost[export.LostOverrun]; n == 0 || n > 2*480 {
+		t.Errorf("want the rows of about an hour lost, got %d", n)
+	}
+	points := d.r.points[d.r.series("c")[0]]
+	if last := points[len(points)-1]; s.now-last.time > 20*time.Second || last.value != float64((last.time-l.born)/time.Second) {
+		t.Errorf("want it to go on, got %v at %v of %v", last.value, last.time, s.now)
+	}
+}
+
+// A process that is started anew under the same labels: the earlier one's rows come first, and no end after the later one's.
+func TestSuccessors(t *testing.T) {
+	s := newStage(t, three(30, 30, 4)...)
+	d := s.destination(export.Options{Step: 10 * time.Second, Positions: filepath.Join(t.TempDir(), "positions")})
+	for i := range 20 {
+		l := s.born("same")
+		if i == 5 || i == 12 {
+			d.r.set(true)
+		}
+		s.run(35 * time.Second)
+		if i == 9 || i == 17 {
+			d.r.set(false)
+		}
+		s.end(l)
+		s.run(5 * time.Second)
+		if i%7 == 6 {
+			d.kill()
+		}
+	}
+	s.run(5 * time.Minute)
+	d.lostNothing()
+	d.inOrder()
+	if n := len(d.r.series("c")); n != 20 {
+		t.Errorf("want 20 lives, got %d", n)
+	}
+	ends := 0
+	for _, k := range d.r.series("c") {
+		for _, p := range d.r.points[k] {
+			if p.end {
+				ends++
+			}
+		}
+	}
+	if ends == 0 {
+		t.Error("want ends, at least the last one's")
+	}
 }

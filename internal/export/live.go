@@ -44,8 +44,10 @@ type table struct {
 
 	folding bool // rows were passed over since the last one sent
 	folded  []minmax
+	after   uint64 // pos.base then: the archive's rows may have moved it since
 
 	moved   bool      // to another epoch, since the last row sent
+	checked bool      // the ring goes on from pos
 	caught  bool      // nothing is left to send
 	waiting bool      // the ring does not reach back to pos: what the archive has comes first
 	since   time.Time // when that was seen, or pos moved last
@@ -55,7 +57,7 @@ type table struct {
 
 // active tells of a table whether its ring tells what comes next.
 func (st *state) active(table int) bool {
-	return table < len(st.tables) && st.tables[table].no > 0 && !st.tables[table].waiting
+	return table < len(st.tables) && st.tables[table].no > 0 && st.tables[table].checked
 }
 
 // segment exports the new rows of all tables of a segment.
@@ -71,10 +73,11 @@ func (e *Exporter) segment(ctx context.Context, seg Segment) error {
 		return nil
 	}
 	e.renew(st, seg)
-	if e.behind && !st.sent() {
-		return nil // a predecessor's rows may be in the archive, and go first
-	}
 	for table := range st.tables {
+		if e.behind && st.tables[table].pos.time == 0 {
+			st.tables[table].caught = false
+			continue // a predecessor's rows may be in the archive, and go first
+		}
 		for e.rows(st, table) {
 			if err := e.send(ctx, true); err != nil || e.late {
 				return err
@@ -90,7 +93,7 @@ func (e *Exporter) newState(seg Segment) *state {
 	_, ino := seg.Inode()
 	for i, t := range seg.Tables() {
 		tb := &st.tables[i]
-		tb.tier, tb.thin = nearest(t.Tiers, e.o.Step)
+		tb.tier, tb.thin = tierOf(t.Tiers, e.o.Step)
 		k := key{id, ino, i}
 		if tb.pos = e.pos.of(k); tb.pos == nil {
 			tb.pos = e.pos.add(k)
@@ -105,14 +108,13 @@ func (e *Exporter) newState(seg Segment) *state {
 	return st
 }
 
-// nearest is the tier whose step is nearest to the one that is wanted, by ratio, -1 if there is none; and, if
+// tierOf is the coarsest tier whose step is not more than the one that is wanted, the finest if there is none, -1 of no tiers; and, if
 // that is so much finer that most of its rows are to be passed over, the time of which one is kept.
-func nearest(tiers []reader.Tier, step time.Duration) (tier int, thin int64) {
+func tierOf(tiers []reader.Tier, step time.Duration) (tier int, thin int64) {
 	tier = -1
-	best := math.Inf(1)
 	for i, t := range tiers {
-		if d := math.Abs(math.Log(float64(t.Step) / float64(step))); d < best {
-			tier, best = i, d
+		if tier < 0 || t.Step <= step {
+			tier = i
 		}
 	}
 	if tier >= 0 {
@@ -202,6 +204,7 @@ func (e *Exporter) rows(st *state, table int) (full bool) {
 		var moved *reader.Row
 		if full, moved = e.rowsOfEpoch(st, table); moved == nil {
 			// A file that is gone has no rows, and is not at its end.
+			t.checked = !t.waiting
 			t.caught = !full && !t.waiting && (t.pos.base == 0 || st.seg.Head(table, t.tier) > 0)
 			return full
 		}
@@ -265,8 +268,8 @@ func (r *ringRow) row(row *reader.Row) bool {
 			if early {
 				e.count(func(s *Stats) { s.RowsAhead++ })
 			}
-			if !t.folding {
-				t.folded, t.folding = nothingFolded(t.folded, len(r.st.src.Series)), true
+			if !t.folding || t.after != pos.base {
+				t.folded, t.folding, t.after = nothingFolded(t.folded, len(r.st.src.Series)), true, pos.base
 			}
 			fold(t.folded, r.st.src, r.n, living{row})
 			t.no = row.No
@@ -283,7 +286,7 @@ func (r *ringRow) row(row *reader.Row) bool {
 	out := &e.row
 	*out = Row{Table: r.n, Time: at, Final: last, src: r.st.src, live: row, start: pos.start, after: pos.time,
 		whole: pos.time > 0 || pos.whole, before: r.before}
-	if t.folding {
+	if t.folding && t.after == pos.base {
 		out.folded = t.folded
 	}
 	if e.o.Exemplars != nil {
@@ -446,7 +449,7 @@ func (e *Exporter) fell(st *state, table int, moved *reader.Row) (fell bool) {
 // end says of an ended segment, all rows of which were taken, that its series have no value any more.
 func (e *Exporter) end(ctx context.Context, st *state) error {
 	end, ended := st.seg.End()
-	if st.done || !ended || e.behind && !st.sent() {
+	if st.done || !ended {
 		return nil
 	}
 	for i := range st.tables {

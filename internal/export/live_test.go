@@ -7,7 +7,7 @@ import (
 	"github.com/shmts/shmts/reader"
 )
 
-func TestNearest(t *testing.T) {
+func TestTierOf(t *testing.T) {
 	tiers := func(steps ...time.Duration) (out []reader.Tier) {
 		for _, s := range steps {
 			out = append(out, reader.Tier{Step: s, Rows: 60})
@@ -22,14 +22,14 @@ func TestNearest(t *testing.T) {
 	}{
 		{tiers(time.Second, 10*time.Second), 10 * time.Second, 1, 0},
 		{tiers(time.Second, 10*time.Second), time.Second, 0, 0},
-		{tiers(time.Second, 10*time.Second), 5 * time.Second, 1, 0},
+		{tiers(time.Second, 10*time.Second), 5 * time.Second, 0, int64(5 * time.Second)},
 		{tiers(time.Second, 10*time.Second), 2 * time.Second, 0, int64(2 * time.Second)},
-		{tiers(time.Second, 10*time.Second, 5*time.Minute), time.Minute, 2, 0},
+		{tiers(time.Second, 10*time.Second, 5*time.Minute), time.Minute, 1, int64(time.Minute)},
 		{tiers(time.Second), 10 * time.Second, 0, int64(10 * time.Second)},
 		{tiers(time.Minute), 10 * time.Second, 0, 0},
 		{nil, 10 * time.Second, -1, 0},
 	} {
-		if tier, thin := nearest(c.tiers, c.interval); tier != c.tier || thin != c.thin {
+		if tier, thin := tierOf(c.tiers, c.interval); tier != c.tier || thin != c.thin {
 			t.Errorf("%v at %v: want tier %d thinned to %d, got %d, %v", c.tiers, c.interval, c.tier, c.thin, tier, thin)
 		}
 	}

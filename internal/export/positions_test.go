@@ -124,7 +124,7 @@ func TestPositionsDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	states, sizes := write(t, p, rand.New(rand.NewPCG(7, 8)), 30)
+	states, sizes := write(t, p, rand.New(rand.NewPCG(7, 8)), 12)
 	if err := p.close(); err != nil {
 		t.Fatal(err)
 	}

@@ -252,7 +252,8 @@ type recorder struct {
 	batch    int // points a request; 0: 100
 
 	filling map[string][]point
-	shut    bool // the next row does not fit
+	placed  []string // series and time, in their order
+	shut    bool     // the next row does not fit
 	n       int
 	points  map[string][]point
 	order   []string // of arrival: series and time
@@ -272,7 +273,7 @@ func (r *recorder) set(down bool) {
 
 func (r *recorder) Full() bool  { return r.shut || r.n >= cmp.Or(r.batch, 100) }
 func (r *recorder) Points() int { return r.n }
-func (r *recorder) Reset()      { r.filling, r.n, r.shut = map[string][]point{}, 0, false }
+func (r *recorder) Reset()      { r.filling, r.placed, r.n, r.shut = map[string][]point{}, nil, 0, false }
 
 func (r *recorder) put(src *export.Source, i int, p point) {
 	instance := ""
@@ -287,6 +288,7 @@ func (r *recorder) put(src *export.Source, i int, p point) {
 	}
 	p.request = r.requests
 	r.filling[name] = append(r.filling[name], p)
+	r.placed = append(r.placed, fmt.Sprintf("%s %v", name, p.time))
 	r.n++
 }
 
@@ -302,7 +304,7 @@ func (r *recorder) Add(src *export.Source, row *export.Row, at export.Cursor) (e
 		for k, v := range r.filling {
 			r.filling[k] = v[:lengths[k]]
 		}
-		r.n = n
+		r.n, r.placed = n, r.placed[:n]
 		copy(src.Seen, seen)
 		r.shut = true
 		return at, false
@@ -371,10 +373,8 @@ func (r *recorder) Send(ctx context.Context) export.Result {
 	r.requests++
 	for name, points := range r.filling {
 		r.points[name] = append(r.points[name], points...)
-		for _, p := range points {
-			r.order = append(r.order, fmt.Sprintf("%s %v", name, p.time))
-		}
 	}
+	r.order = append(r.order, r.placed...)
 	return export.Result{Taken: r.n, Bytes: 1}
 }
 
