@@ -170,12 +170,12 @@ func TestAgedOut(t *testing.T) {
 	s := newStage(t, three(3, 3, 8)...)
 	d := s.destination(export.Options{Step: 10 * time.Second, Positions: filepath.Join(t.TempDir(), "positions")})
 	var lives []*life
-	for i := range 20 {
+	for i := range 12 {
 		lives = append(lives, s.born(fmt.Sprint("i", i)))
 	}
 	s.run(2 * time.Minute)
 	d.r.set(true)
-	s.run(15 * time.Hour)
+	s.run(9 * time.Hour)
 	d.r.set(false)
 	s.run(time.Hour)
 	st := d.Stats()
