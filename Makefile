@@ -61,7 +61,8 @@ $(STATICCHECK):
 	GOBIN=$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 
 .PHONY: bench
-bench: build needs ## measure next to peers and write bench/RESULTS.md (a quarter of an hour)
+bench: build ## measure next to peers and write bench/RESULTS.md (a quarter of an hour)
+	@tools/needs bench
 	$(GO) run ./bench/run
 
 .PHONY: fuzz
@@ -72,6 +73,7 @@ fuzz: ## fuzz what a hostile segment or a broken archive can say, FUZZTIME (30s)
 
 .PHONY: peers
 peers: build ## build a real OpenTelemetry Collector and Prometheus, pinned, and test against them end to end
+	@tools/needs peers
 	$(GO) test -tags peers -timeout 45m -v ./internal/e2e/... ./internal/server ./internal/history ./internal/export/remotewrite
 
 .PHONY: vectors
