@@ -19,6 +19,7 @@ type waiting struct {
 	hidden map[string]bool // not all of an ended one's are there yet
 
 	archived uint64
+	said     []uint64
 	crowded  bool
 }
 
@@ -38,7 +39,8 @@ func (x *waiting) Above(segment string, inode, after uint64, yield func(*reader.
 }
 
 func (x *waiting) Archived(segment string, inode, number uint64) {
-	x.archived = max(x.archived, number)
+	x.archived = number
+	x.said = append(x.said, number)
 }
 
 func (x *waiting) Crowded() bool { return x.crowded }
@@ -235,4 +237,5 @@ func TestExemplarsMended(t *testing.T) {
 	}
 	w.step(6)
 	w.hasExemplars("afterwards", "a", "1 c0", "2 c1")
+	equal(t, "said to be archived", fmt.Sprint(x.said), "[0 1 0 1 2]")
 }

@@ -187,7 +187,10 @@ func (a *Archiver) mended(now time.Time) bool {
 	}
 	for _, st := range a.states {
 		st.located, st.copy, st.sources = false, 0, nil
-		st.exemplar, st.traced = 0, false
+		if st.traced { // those that were written wait again, until it is known what is there
+			a.tracedUpTo(st, 0)
+			st.traced = false
+		}
 		for _, t := range st.tables {
 			t.last, t.time = 0, 0
 			t.missed = missed{}
