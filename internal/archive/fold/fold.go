@@ -37,7 +37,8 @@ type Folder struct {
 	final, estimated, copied bool
 
 	groups []group
-	all    [][]bool // Flush's answer
+	all    [][]bool // Flush's answer, as the next
+	out    [][]uint64
 	flat   []uint64 // scratch of Add
 }
 
@@ -331,7 +332,8 @@ func (f *Folder) Flush(end bool) (r archive.Rows) {
 		return r
 	}
 	f.given = n
-	r = archive.Rows{Numbers: f.numbers[:n], Times: f.times[:n], Coverage: f.coverage[:n], Base: f.bases[n-1], Cells: resize(r.Cells, len(f.ops)), Copied: f.copied}
+	f.out = resize(f.out, len(f.ops))
+	r = archive.Rows{Numbers: f.numbers[:n], Times: f.times[:n], Coverage: f.coverage[:n], Base: f.bases[n-1], Cells: f.out, Copied: f.copied}
 	if n == f.n {
 		f.open = false
 		r.Final, r.Estimated = f.final, f.estimated
