@@ -88,7 +88,7 @@ func (e *Exporter) segment(ctx context.Context, seg Segment) error {
 }
 
 func (e *Exporter) newState(seg Segment) *state {
-	st := &state{tables: make([]table, len(seg.Tables())), done: len(seg.Tables()) > 0}
+	st := &state{seg: seg, tables: make([]table, len(seg.Tables())), done: len(seg.Tables()) > 0}
 	id := id16(seg.ID())
 	_, ino := seg.Inode()
 	for i, t := range seg.Tables() {

@@ -67,6 +67,7 @@ type stage struct {
 	writers      *exec.Cmd
 	log          bytes.Buffer // of the daemon that lived last
 	diedAt       map[string]int
+	more         []string // arguments of the daemon
 }
 
 // start starts a process that does not outlive the test.
@@ -148,6 +149,7 @@ func (s *stage) daemon(failpoints string) *daemon {
 	d := &daemon{s: s, base: "http://" + address, ended: make(chan struct{})}
 	d.cmd = exec.Command(path, "--listen", address, "--store", s.store, "--archive.dir", s.state, "--archive.tiers", s.tier, "--archive.sync-interval", "100ms", "--archive.ephemeral=false",
 		"--archive.user-bytes-per-second", "1GiB", "--poll-interval", "50ms", "--dead-ttl", "5s", "--self-metrics=false", "--log.level", "warn")
+	d.cmd.Args = append(d.cmd.Args, s.more...)
 	d.cmd.Env = append(os.Environ(), "SHMTS_FAILPOINTS="+failpoints)
 	d.cmd.Stderr = &s.log
 	s.start(d.cmd)
