@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shmts/shmts/internal/exemplars"
 	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/internal/export/httpclient"
 	"github.com/shmts/shmts/reader"
@@ -28,7 +29,11 @@ type world struct {
 	enc     *Encoder
 	polled  func() []export.Segment
 	sent    func() // after each attempt; nil: nothing
-	ws      []*writer.Writer
+
+	o         options
+	positions string           // file; empty: none
+	traced    *exemplars.Store // nil: no exemplars
+	ws        []*writer.Writer
 }
 
 // options are a destination's.
@@ -65,20 +70,30 @@ func newWorld(t testing.TB, o options) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
-	if w.enc, err = New(o.real()); err != nil {
+	w.o, w.polled = o, w.segments
+	w.open(t)
+	return w
+}
+
+// open begins an exporter.
+func (w *world) open(t testing.TB) {
+	t.Helper()
+	var err error
+	if w.enc, err = New(w.o.real()); err != nil {
 		t.Fatal(err)
 	}
-	w.polled = w.segments
-	w.e, err = export.New(export.Options{Name: "test", Step: o.Interval, Delta: o.Delta, Backoff: time.Millisecond, Sent: func(time.Duration) {
+	o := export.Options{Name: "test", Step: w.o.Interval, Delta: w.o.Delta, Backoff: time.Millisecond, Positions: w.positions, Sent: func(time.Duration) {
 		if w.sent != nil {
 			w.sent()
 		}
 	},
-		Now: func() time.Time { return time.Unix(0, epoch+int64(w.now+w.stepped)) }}, w.enc, func() []export.Segment { return w.polled() })
-	if err != nil {
+		Now: func() time.Time { return time.Unix(0, epoch+int64(w.now+w.stepped)) }}
+	if w.traced != nil {
+		o.Exemplars = w.traced
+	}
+	if w.e, err = export.New(o, w.enc, func() []export.Segment { return w.polled() }); err != nil {
 		t.Fatal(err)
 	}
-	return w
 }
 
 // writer gives birth to a segment with phase 0: rows fall on whole steps.
