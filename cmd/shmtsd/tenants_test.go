@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/shmts/shmts/internal/config"
 	"github.com/shmts/shmts/writer"
 )
 
@@ -72,7 +74,7 @@ func TestTenants(t *testing.T) {
 		}
 		defer w.Close()
 		w.Gauge("level", writer.Help("help of "+job)).Set(float64(len(job)))
-		w.Counter("only_" + strings.ReplaceAll(job, "-", "_")).Add(1)
+		w.Counter("only_"+strings.ReplaceAll(job, "-", "_")).AddExemplar(1, writer.Exemplar{TraceID: [16]byte([]byte(fmt.Sprintf("%-16s", job)))})
 	}
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	if err != nil {
@@ -82,7 +84,7 @@ func TestTenants(t *testing.T) {
 	for _, u := range []string{"alice", "bob", "grafana", "root", "mallory"} {
 		users += "  " + u + ": " + string(hash) + "\n"
 	}
-	config := write(t, filepath.Join(files, "shmtsd.yml"), `
+	settings := write(t, filepath.Join(files, "shmtsd.yml"), `
 tenants:
   header: X-Scope-OrgID
   trusted: {users: [grafana]}
@@ -92,7 +94,7 @@ tenants:
     - {name: operators, users: [root], sees: {all: true}}
 `)
 	d := startDaemonFor(t, "http", &http.Client{Transport: withLogin{"root", "secret", http.DefaultTransport}}, nil,
-		"--store", dir, "--config", config, "--web.config-file", write(t, filepath.Join(files, "web.yml"), users))
+		"--store", dir, "--config", settings, "--web.config-file", write(t, filepath.Join(files, "web.yml"), users))
 	waitFor(t, "four jobs", func() error {
 		got, err := d.query("count(level)")
 		if err == nil && got[""] != "3" {
@@ -148,14 +150,27 @@ tenants:
 			}
 		}
 	}
+	trace := func(job string) string { return fmt.Sprintf("%x", fmt.Sprintf("%-16s", job)) }
+	waitFor(t, "exemplars", func() error {
+		path := fmt.Sprintf("/api/v1/query_exemplars?query=%s&start=%d&end=%d", url.QueryEscape(`{__name__=~"only_.*"}`), time.Now().Unix()-300, time.Now().Unix()+60)
+		for user, want := range map[string][3]bool{"alice": {true, true, false}, "bob": {false, false, true}, "root": {true, true, true}} {
+			_, text, _ := callTo(t, http.DefaultClient, d.base, path, user)
+			for i, job := range []string{"a-web", "a-db", "b"} {
+				if strings.Contains(text, trace(job)) != want[i] {
+					return fmt.Errorf("%s: want the trace of %s: %v, got %s", user, job, want[i], text)
+				}
+			}
+		}
+		return nil
+	})
 	if code, text, _ := callTo(t, http.DefaultClient, d.base, "/api/v1/query?query="+url.QueryEscape("max_over_time(vector(1)[1d:1s])"), "alice"); code != 422 || !strings.Contains(text, "too many samples") {
 		t.Errorf("a tenant's samples: want 422, got %d %s", code, text)
 	}
 	waitFor(t, "what is asked, in /metrics", func() error {
 		text, err := d.get("/metrics")
-		for _, line := range []string{`shmtsd_queries_total{tenant="team-a"} 1`, `shmtsd_queries_running{tenant="team-b"} 0`, `shmtsd_requests_refused_total{reason="untrusted"} 1`,
+		for _, line := range []string{`shmtsd_queries_total{tenant="team-a"} [1-9]\d*`, `shmtsd_queries_running{tenant="team-b"} 0`, `shmtsd_requests_refused_total{reason="untrusted"} 1`,
 			`shmtsd_requests_refused_total{reason="no_tenant"} 2`, `shmtsd_requests_refused_total{reason="disagree"} 2`, `shmtsd_requests_refused_total{reason="unknown"} 2`} {
-			if err == nil && !strings.Contains(text, line+"\n") {
+			if err == nil && !regexp.MustCompile("(?m)^"+line+"$").MatchString(text) {
 				err = fmt.Errorf("want %q in it", line)
 			}
 		}
@@ -324,7 +339,7 @@ func TestTenantsBesideHostile(t *testing.T) {
 	for i := range 300 {
 		w.Gauge("g", writer.Label("i", fmt.Sprint("value-", i))).Set(float64(i))
 	}
-	config := write(t, filepath.Join(files, "shmtsd.yml"), `
+	settings := write(t, filepath.Join(files, "shmtsd.yml"), `
 tenants:
   header: X-Tenant
   trusted: {anyone: true}
@@ -334,7 +349,7 @@ tenants:
     - {name: bad, sees: {all: true}, limits: {max_concurrency: 2, max_queue: 4, timeout: 20s}}
     - {name: worse, sees: {all: true}, limits: {max_concurrency: 2, max_queue: 4, timeout: 20s}}
 `)
-	d := startDaemon(t, nil, "--store", dir, "--config", config)
+	d := startDaemon(t, nil, "--store", dir, "--config", settings)
 	waitFor(t, "300 series", func() error {
 		got, err := d.query("count(g)")
 		if err == nil && got[""] != "300" {
@@ -419,6 +434,25 @@ tenants:
 	}
 	if p99 := took[len(took)*99/100]; p99 > 2*time.Second {
 		t.Errorf("want cheap queries answered within 2 s, p99 is %v", p99)
+	}
+}
+
+// The examples are configurations.
+func TestTenantsExamples(t *testing.T) {
+	page, err := os.ReadFile("../../docs/tenants.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(page), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	for path, more := range map[string][]string{write(t, filepath.Join(t.TempDir(), "c.yml"), example): {"--web.config-file", "web.yml"}, "../../contrib/tenants/shmtsd.yml": nil} {
+		c, err := config.Load(append([]string{"--config", path}, more...), func(string) string { return "" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tenants, err := openTenants(c); err != nil || len(tenants.List()) != 3 {
+			t.Errorf("%s: want three tenants, got %v, %v", path, tenants, err)
+		}
 	}
 }
 
