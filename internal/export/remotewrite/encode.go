@@ -1,6 +1,7 @@
 package remotewrite
 
 import (
+	"encoding/hex"
 	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -342,9 +343,12 @@ func (e *Encoder) add(src *export.Source, row *export.Row, end bool, at export.C
 		return at, true
 	}
 	level := e.level(s, row.Table)
-	room := func() bool { return e.points == 0 || !e.Full() }
+	// A row is cut only if it is too large for a request of its own.
+	cut := at != (export.Cursor{}) || !e.fits(0, rowPoints(metrics, row, end))
+	room := func() bool { return !cut || e.points == 0 || !e.Full() }
 	if at.Metric == 0 { // target_info is in front of the rest
-		if !room() {
+		if e.points > 0 && (e.Full() || !cut && !e.fits(e.before(level), rowPoints(metrics, row, end))) {
+			e.wanted = true
 			return at, false
 		}
 		e.addTarget(s, row, level, time, end)
@@ -392,6 +396,36 @@ func (e *Encoder) add(src *export.Source, row *export.Row, end bool, at export.C
 		s.rows[row.Table] = s.rows[row.Table] || !end
 	}
 	return at, done
+}
+
+// rowPoints is how many points a row makes, about.
+func rowPoints(metrics []metric, row *export.Row, end bool) int {
+	if n := len(metrics); n > 0 && !end && row.Born(int(metrics[0].series)) { // with 0 in front of them
+		return 2 * n
+	}
+	return len(metrics)
+}
+
+// before is how many points there are in what the points of a level would be sent with.
+func (e *Encoder) before(level int) (n int) {
+	if !e.layered {
+		return e.points
+	}
+	for _, s := range e.shards[:e.used] {
+		if level < s.used {
+			n += s.layers[level].points
+		}
+	}
+	return n
+}
+
+// fits tells whether there is room for more points beside so many. Several shards are not filled quite alike.
+func (e *Encoder) fits(before, more int) bool {
+	room := e.used * e.o.MaxSamples
+	if e.used > 1 {
+		room -= room / 8
+	}
+	return before+more <= room
 }
 
 // time is the one, in ms, at which a row, or an end, goes out: each of a table's is later than the one before. False: it would not be, and
@@ -494,7 +528,11 @@ func (e *Encoder) addValue(src *export.Source, s *source, m *metric, row *export
 			level++
 		}
 		sh, l, b, body := e.open(s, s.schema, m, level)
-		sh.end(l, native(b, r, v, time, start, 0), body, m)
+		b = native(b, r, v, time, start, 0)
+		if e.o.Exemplars && row.HasExemplars() {
+			b = sh.exemplars(b, row, i, math.Inf(-1), math.Inf(1))
+		}
+		sh.end(l, b, body, m)
 		src.Seen.Set(i)
 		return level
 	}
@@ -538,9 +576,58 @@ func (e *Encoder) addValue(src *export.Source, s *source, m *metric, row *export
 		level++
 	}
 	sh, l, b, body := e.open(s, s.schema, m, level)
-	sh.end(l, sample(b, bits, time, start), body, m)
+	b = sample(b, bits, time, start)
+	if e.o.Exemplars && row.HasExemplars() {
+		switch {
+		case m.part == partBucket:
+			above, most := bounds(src.Series[i].Buckets, int(m.bucket)-1)
+			b = sh.exemplars(b, row, i, above, most)
+		case m.kind == reader.Counter:
+			b = sh.exemplars(b, row, i, math.Inf(-1), math.Inf(1))
+		}
+	}
+	sh.end(l, b, body, m)
 	src.Seen.Set(i)
 	return level
+}
+
+// exemplars appends those of a series that lie in (above, most], with their traces' ids as OpenMetrics names them.
+func (s *shard) exemplars(b []byte, row *export.Row, series int, above, most float64) []byte {
+	row.Exemplars(series, func(x *reader.Exemplar) bool {
+		if x.Value <= above || x.Value > most {
+			return true
+		}
+		var body, packed int
+		b, body = pbwire.Open(b, seriesExemplars)
+		b, packed = pbwire.Open(b, exemplarLabels)
+		if x.SpanID != [8]byte{} {
+			b = protowire.AppendVarint(b, uint64(s.symbol("span_id")))
+			b = protowire.AppendVarint(b, uint64(s.symbol(hex.EncodeToString(x.SpanID[:]))))
+		}
+		b = protowire.AppendVarint(b, uint64(s.symbol("trace_id")))
+		b = protowire.AppendVarint(b, uint64(s.symbol(hex.EncodeToString(x.TraceID[:]))))
+		b = pbwire.Shut(b, packed)
+		b = pbwire.Double(b, exemplarValue, x.Value)
+		b = pbwire.Varint(b, exemplarTime, uint64(milli(x.Time)))
+		b = pbwire.Shut(b, body)
+		return true
+	})
+	return b
+}
+
+// bounds are those of classic bucket k, of which the first is the zero bucket and the last the one above all.
+func bounds(r reader.BucketRange, k int) (above, most float64) {
+	bound := func(k int) float64 { // a bucket's lower bound is the upper one of that before
+		return reader.BucketRange{Scale: r.Scale, Min: r.Min + k}.ZeroThreshold()
+	}
+	above, most = math.Inf(-1), math.Inf(1)
+	if k > 0 {
+		above = bound(k - 1)
+	}
+	if k <= r.Count {
+		most = bound(k)
+	}
+	return above, most
 }
 
 // addTarget puts target_info beside the rows of one of the source's tables.

@@ -494,3 +494,43 @@ func TestStartTimestamps(t *testing.T) {
 		t.Errorf("want 5 a second, got %v", got)
 	}
 }
+
+// A real Prometheus keeps the exemplars that it is sent.
+func TestPrometheusKeepsExemplars(t *testing.T) {
+	for _, message := range []string{MessageV2, MessageV1} {
+		base := prometheus(t, "--enable-feature=exemplar-storage")
+		w := newWorld(t, Options{}, "")
+		w.epoch = time.Now().Add(-10 * time.Minute).Truncate(time.Minute).UnixNano()
+		e := w.exporter(Options{Message: message, Exemplars: true}, writeURL(base))
+		wr := w.writer(writer.Options{Job: "app", Instance: "1"})
+		h := wr.Histogram("latency", writer.Unit("s"), writer.Buckets(0.001, 4))
+		for i := range 20 {
+			h.RecordExemplar(0.1*float64(i+1), writer.Exemplar{TraceID: [16]byte{byte(i + 1)}, SpanID: [8]byte{1}, Time: w.time()})
+			w.run(10 * time.Second)
+			w.flush()
+		}
+		noneRefused(t, e)
+		r, err := http.Get(base + "/api/v1/query_exemplars?" + url.Values{"query": {"latency_seconds"}, "start": {fmt.Sprint(time.Now().Unix() - 3600)}, "end": {fmt.Sprint(time.Now().Unix())}}.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a struct {
+			Data []struct {
+				Exemplars []struct {
+					Labels map[string]string
+					Value  string
+				}
+			}
+		}
+		err = json.NewDecoder(r.Body).Decode(&a)
+		r.Body.Close()
+		if err != nil || len(a.Data) != 1 || len(a.Data[0].Exemplars) != 20 {
+			t.Fatalf("%s: want 20 exemplars of one series, got %+v, %v", message, a, err)
+		}
+		for i, x := range a.Data[0].Exemplars {
+			if want := fmt.Sprintf("%02x%030d", i+1, 0); x.Labels["trace_id"] != want || x.Labels["span_id"] != "0100000000000000" || x.Value != strconv.FormatFloat(0.1*float64(i+1), 'f', -1, 64) {
+				t.Errorf("exemplar %d: got %+v", i, x)
+			}
+		}
+	}
+}

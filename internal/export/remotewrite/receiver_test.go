@@ -31,6 +31,7 @@ type receiver struct {
 	n        int
 	lines    []string // of all requests that were taken, in the order of their arrival
 	each     [][]string
+	traces   []string          // exemplars, of whatever request
 	metadata map[string]string // by family
 	headers  []http.Header
 }
@@ -131,6 +132,10 @@ func (r *receiver) v1(body []byte) (lines []string, meta map[string]string) {
 		for _, h := range ts.Histograms {
 			lines = append(lines, histogramLine(r.t, name, h.Timestamp, 0, h.ToIntHistogram()))
 		}
+		for _, x := range ts.Exemplars {
+			e := x.ToExemplar(&b, nil)
+			r.exemplar(name, e.Labels.String(), e.Value, e.Ts)
+		}
 		if len(ts.Samples) > 0 && len(ts.Histograms) > 0 {
 			r.t.Errorf("%s: floats and histograms in one time series", name)
 		}
@@ -172,11 +177,24 @@ func (r *receiver) v2(body []byte) (lines []string, meta map[string]string) {
 		for _, h := range ts.Histograms {
 			lines = append(lines, histogramLine(r.t, name, h.Timestamp, h.StartTimestamp, h.ToIntHistogram()))
 		}
+		for _, x := range ts.Exemplars {
+			e, err := x.ToExemplar(&b, m.Symbols)
+			if err != nil {
+				r.t.Errorf("%s: exemplar: %v", name, err)
+			}
+			r.exemplar(name, e.Labels.String(), e.Value, e.Ts)
+		}
 		if len(ts.Samples) > 0 && len(ts.Histograms) > 0 {
 			r.t.Errorf("%s: floats and histograms in one time series", name)
 		}
 	}
 	return lines, meta
+}
+
+func (r *receiver) exemplar(name, labels string, value float64, ms int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.traces = append(r.traces, name+" "+labels+fmt.Sprint(" ", value)+when(ms, 0))
 }
 
 // series is a series' name; its labels must be sorted, none twice, none empty.

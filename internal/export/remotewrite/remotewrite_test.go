@@ -409,8 +409,8 @@ func TestShards(t *testing.T) {
 		t.Errorf("want more shards for more work, got %d", w.enc.used)
 	}
 	for _, lines := range r.each {
-		if len(lines) > 52 { // a counter's 0 and its value stay together
-			t.Errorf("want at most 50 samples a request, got %d", len(lines))
+		if len(lines) > 70 { // a row is not cut for a few
+			t.Errorf("want some 50 samples a request at most, got %d", len(lines))
 		}
 	}
 	for range 3 {
@@ -421,5 +421,46 @@ func TestShards(t *testing.T) {
 	}
 	if w.enc.used != 1 {
 		t.Errorf("want one shard for little work, got %d", w.enc.used)
+	}
+}
+
+// Exemplars go out with the sample behind them, with their traces' ids as OpenMetrics names them; of a classic histogram with the bucket
+// that they are in.
+func TestExemplars(t *testing.T) {
+	for _, c := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Exemplars: true}, `
+			c_total{instance=i,job=j} {span_id="0200000000000000", trace_id="01000000000000000000000000000000"} 3 @4
+			h{instance=i,job=j} {trace_id="03000000000000000000000000000000"} 1.5 @5
+			h{instance=i,job=j} {trace_id="04000000000000000000000000000000"} 9 @6`},
+		{Options{Exemplars: true, Message: MessageV1, Classic: true}, `
+			c_total{instance=i,job=j} {span_id="0200000000000000", trace_id="01000000000000000000000000000000"} 3 @4
+			h_bucket{instance=i,job=j,le=2.0} {trace_id="03000000000000000000000000000000"} 1.5 @5
+			h_bucket{instance=i,job=j,le=+Inf} {trace_id="04000000000000000000000000000000"} 9 @6`},
+		{Options{}, ""},
+	} {
+		r := &receiver{}
+		w := newWorld(t, c.o, start(t, r))
+		wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+		at := func(s int64) time.Time { return time.Unix(0, epoch).Add(time.Duration(s) * time.Second) }
+		h := wr.Histogram("h", writer.Buckets(1, 4), writer.Scale(0))
+		cn := wr.Counter("c")
+		w.run(time.Second)
+		cn.AddExemplar(3, writer.Exemplar{TraceID: [16]byte{1}, SpanID: [8]byte{2}, Time: at(4)})
+		h.RecordExemplar(1.5, writer.Exemplar{TraceID: [16]byte{3}, Time: at(5)})
+		h.RecordExemplar(9, writer.Exemplar{TraceID: [16]byte{4}, Time: at(6)})
+		w.run(9 * time.Second)
+		w.flush()
+		w.run(10 * time.Second)
+		w.flush()
+		if c.want == "" {
+			if len(r.traces) > 0 {
+				t.Errorf("want none sent where none are wanted, got %q", r.traces)
+			}
+			continue
+		}
+		sameLines(t, r.traces, c.want)
 	}
 }

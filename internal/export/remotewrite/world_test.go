@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shmts/shmts/internal/exemplars"
 	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
@@ -26,6 +27,7 @@ type world struct {
 	e       *export.Exporter
 	enc     *Encoder
 	ws      []*writer.Writer
+	traces  *exemplars.Store
 }
 
 func newWorld(t testing.TB, o Options, url string) *world {
@@ -35,7 +37,7 @@ func newWorld(t testing.TB, o Options, url string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, epoch: epoch, step: 10 * time.Second}
+	w := &world{t: t, dir: dir, epoch: epoch, step: 10 * time.Second, traces: exemplars.New(1000)}
 	if w.store, err = reader.Open(reader.Options{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +58,7 @@ func (w *world) exporter(o Options, url string) *export.Exporter {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(w.enc.Close)
-	w.e, err = export.New(export.Options{Name: "test", Step: w.step, Backoff: time.Millisecond, Now: w.time}, w.enc, w.segments)
+	w.e, err = export.New(export.Options{Name: "test", Step: w.step, Exemplars: w.traces, Backoff: time.Millisecond, Now: w.time}, w.enc, w.segments)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -99,13 +101,20 @@ func (s segment) Rows(table, tier int, from uint64, yield func(*reader.Row) bool
 	s.Segment.Rows(table, tier, from)(yield)
 }
 
+func (s segment) Exemplars(from uint64, yield func(*reader.Exemplar) bool) {
+	s.Segment.Exemplars(from)(yield)
+}
+
 func (w *world) segments() (out []export.Segment) {
 	if _, err := w.store.Poll(); err != nil {
 		w.t.Error(err)
 	}
+	var traced []exemplars.Segment
 	for _, g := range w.store.Segments() {
 		out = append(out, segment{g})
+		traced = append(traced, segment{g})
 	}
+	w.traces.Collect(traced)
 	return out
 }
 
