@@ -44,6 +44,97 @@ func startPrometheus(t *testing.T, flags ...string) (address string) {
 	return address
 }
 
+// A receiver that is killed and away, and a shmtsd that is killed meanwhile: afterwards the receiver holds every sample once, as if nothing
+// had been.
+func TestRemoteWriteOutlivesKills(t *testing.T) {
+	binary, err := peers.Prometheus(t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, message := range []string{"io.prometheus.write.v2.Request", "prometheus.WriteRequest"} {
+		t.Run(message, func(t *testing.T) {
+			t.Parallel()
+			data, address := t.TempDir(), freeAddress(t)
+			receiver := func() *exec.Cmd {
+				return startServer(t, exec.Command(binary, "--config.file=/dev/null", "--storage.tsdb.path="+data, "--web.listen-address="+address,
+					"--web.enable-remote-write-receiver", "--log.level=warn"))
+			}
+			ready := func() error { return get("http://" + address + "/-/ready") }
+			kill := func(c *exec.Cmd) {
+				_ = c.Process.Kill()
+				_ = c.Wait()
+			}
+			prometheus := receiver()
+			waitFor(t, 60*time.Second, "Prometheus to be ready", ready)
+			store := newStore(t)
+			config := fmt.Sprintf("remote_write: [{url: %q, protobuf_message: %s, step: 1s}]\nexport: {dir: %q}\narchive: {dir: %q}\n",
+				"http://"+address+"/api/v1/write", message, t.TempDir(), t.TempDir())
+			_, daemon := startWithConfig(t, store, config)
+			startWriter(t, "api", store)
+			const q = `{job="api",__name__!~"target_info|batch_min|batch_max"}[2m]`
+			some := func() error {
+				if m, err := matrix(address, q); err != nil || len(m) < 8 {
+					return fmt.Errorf("want the series of api, got %d: %w", len(m), errors.Join(err))
+				}
+				return nil
+			}
+			waitFor(t, 60*time.Second, "api at Prometheus", some)
+			kill(prometheus)
+			time.Sleep(4 * time.Second)
+			kill(daemon)
+			startWriter(t, "batch", store) // lives and dies while nobody looks
+			time.Sleep(2 * time.Second)
+			_, daemon = startWithConfig(t, store, config)
+			time.Sleep(3 * time.Second)
+			receiver()
+			waitFor(t, 60*time.Second, "Prometheus to be ready again", ready)
+			caught := time.Now()
+			waitFor(t, 60*time.Second, "what came since, and batch", func() error {
+				m, err := matrix(address, `rx_packets_total{job=~"api|batch"}[2m]`)
+				if err != nil || len(m) != 2 {
+					return fmt.Errorf("want both, got %d: %w", len(m), errors.Join(err))
+				}
+				for name, samples := range m {
+					at, _, _ := strings.Cut(samples[len(samples)-1], " ")
+					if f, _ := strconv.ParseFloat(at, 64); strings.Contains(name, `"api"`) && f < float64(caught.Unix()) {
+						return fmt.Errorf("%s: want samples after %d, got %v", name, caught.Unix(), f)
+					}
+				}
+				return nil
+			})
+			if err := stop(daemon); err != nil {
+				t.Errorf("shmtsd after SIGTERM: %v", err)
+			}
+			theirs, err := matrix(address, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Rows of 1 s and of 10 s are a step apart, but for the two in front: no gap, nothing twice.
+			for name, samples := range theirs {
+				step := 1.0
+				if strings.Contains(name, "duration") || strings.Contains(name, "rx_size") {
+					step = 10
+				}
+				if step == 1 && len(samples) < 10 {
+					t.Errorf("%s: want the samples of some 15 s, got %q", name, samples)
+				}
+				last := 0.0
+				for i, s := range samples {
+					at, _, _ := strings.Cut(s, " ")
+					f, _ := strconv.ParseFloat(at, 64)
+					if i > 1 && (f <= last || f-last > 1.6*step) && i < len(samples)-1 {
+						t.Errorf("%s: want a sample each %v s, got %v and then %v", name, step, last, f)
+					}
+					last = f
+				}
+			}
+			if m, err := matrix(address, `rx_packets_total{job="batch"}[2m]`); err != nil || len(m) != 1 {
+				t.Errorf("want batch, got %v, %v", m, err)
+			}
+		})
+	}
+}
+
 // matrix is what a range selector answers: by series, "time value" or "time histogram" of each sample, in order. Series that a
 // query of the other side does not name alike are left out by keep.
 func matrix(address, query string) (map[string][]string, error) {
