@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 
 	"github.com/shmts/shmts/reader"
 )
@@ -334,7 +335,7 @@ func (a *Archive) Exemplars(ctx context.Context, s Selection) iter.Seq2[*Exempla
 // extent yields those of an extent that lie behind an offset, and answers up to where it got. An error is the index's.
 func (r *exemplarsReader) extent(q *selecting, e *extent, ix index, from uint32, yield func(*Exemplars, error) bool) (more bool, at uint32, err error) {
 	refs, err := ix.exemplars()
-	if err != nil || len(refs) == 0 {
+	if err != nil || !slices.ContainsFunc(refs, r.within) { // most extents are of another time
 		return true, from, err
 	}
 	schemas, err := ix.schemas()
@@ -351,7 +352,7 @@ func (r *exemplarsReader) extent(q *selecting, e *extent, ix index, from uint32,
 	}
 	sources := map[uint32]*Source{}
 	for _, ref := range refs {
-		if ref.offset < from || ref.tmin > r.s.To || ref.tmax < r.s.From {
+		if ref.offset < from || !r.within(ref) {
 			continue
 		}
 		if err := r.ctx.Err(); err != nil {
@@ -397,6 +398,11 @@ func (r *exemplarsReader) extent(q *selecting, e *extent, ix index, from uint32,
 		from = ref.offset + ref.length
 	}
 	return true, from, nil
+}
+
+// within tells whether a block has exemplars of the time that is asked for.
+func (r *exemplarsReader) within(ref exemplarsRef) bool {
+	return ref.tmin <= r.s.To && ref.tmax >= r.s.From
 }
 
 // part makes out of one part of a block: nothing, if it is not wanted.
