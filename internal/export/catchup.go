@@ -92,6 +92,7 @@ func (e *Exporter) catchUp(ctx context.Context, until time.Time) (done bool, err
 			c.mark = end
 		}
 		if !before(c.mark, end) {
+			c.jumped = false
 			continue
 		}
 		for info, err := range e.o.Archive.Blocks(c.tier, c.mark) {

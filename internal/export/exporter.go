@@ -102,6 +102,7 @@ type Exporter struct {
 	// Of the archive.
 	cursors []*cursor
 	present map[string]bool // segments as of refresh, until their states are there
+	waiting int             // tables, as of the last cycle
 	behind  bool            // what is in the archive was not gone through
 	late    bool            // a request took so long that what was looked at is old
 	seen    map[pastKey]*pastSource
@@ -296,10 +297,6 @@ func (e *Exporter) cycle(ctx context.Context) error {
 		}
 	}
 	e.commit()
-	if now := e.o.Now(); now.Sub(e.synced) >= e.o.SyncInterval {
-		e.synced = now
-		e.pos.sync()
-	}
 	e.tell(segments)
 	return nil
 }
@@ -310,10 +307,14 @@ func (e *Exporter) archived(ctx context.Context) error {
 	if err == nil {
 		err = e.send(ctx, false)
 	}
-	if err == nil {
-		e.behind = !done
+	if err != nil {
+		return err
 	}
-	return err
+	if e.behind = !done; done && e.waiting == 0 && e.cycles%64 == 0 {
+		clear(e.seen) // what is passed over needs nothing of that
+		clear(e.cols)
+	}
+	return nil
 }
 
 // refresh looks which segments are there before the archive is gone through, and lets go of those that left while somebody was waited for.
@@ -417,6 +418,7 @@ func (e *Exporter) tell(segments []Segment) {
 			}
 		}
 	}
+	e.waiting = waiting
 	if !e.behind && e.cycles%64 == 0 {
 		for _, pos := range e.pos.known {
 			if e.states[hexID(pos.segment)] == nil && (pos.done && now-pos.time > int64(oldDone) || now-pos.time > int64(oldLeft)) {
@@ -460,6 +462,10 @@ func (e *Exporter) commit() {
 	clear(e.moves)
 	e.moves, e.marks, e.gone = e.moves[:0], e.marks[:0], e.gone[:0]
 	e.pos.commit()
+	if now := e.o.Now(); now.Sub(e.synced) >= e.o.SyncInterval {
+		e.synced = now
+		e.pos.sync()
+	}
 }
 
 // wholly tells whether all rows of a life are sent, of which the first one begins with row begins of tier 0.
