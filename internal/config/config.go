@@ -311,7 +311,7 @@ func keys(settings map[string]*setting) []string {
 
 // Usage writes every setting with its variables and its default.
 func Usage(w io.Writer) {
-	fmt.Fprint(w, `shmtsd reads shared-memory time series, answers PromQL over HTTP and exports OTLP.
+	fmt.Fprint(w, `shmtsd reads shared-memory time series, answers PromQL over HTTP and exports by OTLP and remote-write.
 
 Every flag can also be said in the environment (in brackets; the first that is set wins) and in a
 YAML file (--config): --otlp.interval 10s is otlp: {interval: 10s}. Flags win over the environment,

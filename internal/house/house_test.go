@@ -164,6 +164,8 @@ var arrows = []arrow{
 		"a query knows neither who asked nor who else is told: the arrow goes the other way"},
 	{"internal/export/httpclient", false, notStandardBut(),
 		"who is spoken to, and as whom, is the same for every protocol: the standard library alone. Messages belong into the protocol's own package"},
+	{"internal/export", false, below("internal/export/otlp", "internal/export/remotewrite", "internal/source/...", "internal/archiver/..."),
+		"export knows what goes out when: how a protocol writes it is an Encoder below it, and where rows come from are interfaces of its own and archive.Reader"},
 	{"internal/export/...", false, below("internal/server", "internal/query/..."),
 		"export reads rows, not PromQL: the two stand side by side over internal/source"},
 	{"cmd/shmtsd", false, path("html/template", "text/template", "plugin"),
