@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -247,7 +246,6 @@ type point struct {
 type recorder struct {
 	mu       sync.Mutex
 	down     bool
-	lose     int // answers are lost: taken, and said not to be
 	requests int
 	batch    int // points a request; 0: 100
 
@@ -467,5 +465,3 @@ func (d *destination) lostNothing() {
 		d.s.t.Errorf("want nothing left, got %+v", s)
 	}
 }
-
-var _ = rand.IntN

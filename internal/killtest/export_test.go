@@ -42,7 +42,6 @@ type receiver struct {
 	down bool
 	n    int
 	rows map[string]map[int64][]seenRow // by instance and time in ticks
-	last map[string]int64               // the newest time of each, in the order of arrival
 }
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
