@@ -264,15 +264,20 @@ func (e *Exporter) cycle(ctx context.Context) error {
 	}
 	e.late = false
 	segments := e.segments()
-	for _, seg := range segments {
+	for i, seg := range segments {
 		if err := e.segment(ctx, seg); err != nil {
 			return err
+		}
+		if !e.late && followed(seg, segments[i+1:]) { // its end comes before its successor's rows
+			if err := e.end(ctx, e.states[seg.ID()]); err != nil {
+				return err
+			}
 		}
 		if e.late {
 			break
 		}
 	}
-	// The ends last: a successor of the same source may have gone on by now.
+	// The other ends last: one that ran beside it may have gone on by now.
 	for _, seg := range segments {
 		if st := e.states[seg.ID()]; st != nil && !e.late {
 			if err := e.end(ctx, st); err != nil {
@@ -478,6 +483,25 @@ func (e *Exporter) skipDelta(pos *position, base uint64, time int64, epoch uint1
 	e.lost(LostNoBase, 1)
 	pos.epoch, pos.started = epoch, true
 	e.move(pos, base, time, true, false)
+}
+
+// followed tells of an ended segment whether younger ones are of its source, all of which began when it had ended. Segments are
+// in the order of their starts.
+func followed(seg Segment, younger []Segment) (found bool) {
+	end, ended := seg.End()
+	if !ended {
+		return false
+	}
+	for _, s := range younger {
+		if s.Source() != seg.Source() || s.Group() == seg.Group() {
+			continue
+		}
+		if s.Start() <= end+int64(time.Millisecond) {
+			return false
+		}
+		found = true
+	}
+	return found
 }
 
 // send sends the request, if there is something in it, until it was taken or refused for good. It fails

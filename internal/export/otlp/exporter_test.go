@@ -333,7 +333,7 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-// A predecessor's rows go out before its successor's, and no end after those.
+// A predecessor's rows and its end go out before its successor's rows.
 func TestSuccessor(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
@@ -350,6 +350,7 @@ func TestSuccessor(t *testing.T) {
 	want := []string{
 		`j/c{} "" counter 0..10 int 1`,
 		`j/c{} "" counter 0..12 int 1`,
+		`j/c{} "" counter 0..12.001 stale`,
 		`j/c{} "" counter 13..20 int 100`,
 	}
 	if !slices.Equal(got, want) {
