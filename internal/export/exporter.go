@@ -289,7 +289,7 @@ func (e *Exporter) cycle(ctx context.Context) error {
 		return err
 	}
 	if e.late {
-		e.behind = e.o.Archive != nil
+		e.behind = true
 		return nil
 	}
 	e.forgetGone()
@@ -508,7 +508,8 @@ func followed(seg Segment, younger []Segment) (found bool) {
 // when the context ends; the request stays.
 func (e *Exporter) send(ctx context.Context, full bool) error {
 	first := time.Now()
-	defer func() { e.late = e.late || time.Since(first) > 2*e.o.Interval }()
+	// Without an archive there is nothing better to do than to go on: who comes last would never come.
+	defer func() { e.late = e.late || e.o.Archive != nil && time.Since(first) > 2*e.o.Interval }()
 	for attempt := 0; e.enc.Points() > 0; attempt++ {
 		if ctx.Err() != nil {
 			return ctx.Err()
