@@ -102,6 +102,13 @@ var goals = []goal{
 	{"the same with rate[30s], which reads rows of 1 s, warm", "< 150 ms", []string{"query/sum_1s_warm_ms"}, atMost(150, ms)},
 	{"the same, cold", "< 300 ms", []string{"query/sum_1s_cold_ms"}, atMost(300, ms)},
 	{"query: histogram_quantile over 100 histograms, 1 h, rows of 10 s, warm", "< 100 ms", []string{"query/quantile_warm_ms"}, atMost(100, ms)},
+	{"query: one series, 1 h at 1 s, over HTTP", "(not in the design) as fast as Prometheus", []string{"query/one_http_ms", "query/one_prometheus_ms"}, cheaper(1)},
+	{"query: sum(rate[30s]) of 1,000 series, over HTTP", "the same", []string{"query/sum_1s_http_ms", "query/sum_1s_prometheus_ms"}, cheaper(1)},
+	{"query: sum(rate[1m]) of 1,000 series, over HTTP", "the same", []string{"query/sum_10s_http_ms", "query/sum_10s_prometheus_ms"}, cheaper(1)},
+	{"query: histogram_quantile over 100 histograms, over HTTP", "the same", []string{"query/quantile_http_ms", "query/quantile_prometheus_ms"}, cheaper(1)},
+	{"dashboard of 20 panels over 1,000 segments each second: panel p50", "the same", []string{"dashboard_shmtsd_panel_p50_ms", "dashboard_prometheus_panel_p50_ms"}, cheaper(1)},
+	{"the same: panel p99", "the same", []string{"dashboard_shmtsd_panel_p99_ms", "dashboard_prometheus_panel_p99_ms"}, cheaper(1)},
+	{"the same: memory", "(not in the design) a fifth of Prometheus's", []string{"dashboard_shmtsd_rss", "dashboard_prometheus_rss"}, cheaper(5)},
 	{"restart with 1,000 live segments and a full archive: first answer", "< 200 ms", []string{"restart_first_ms"}, atMost(200, ms)},
 	{"the same: an answer of all segments", "(not in the design) < 200 ms", []string{"restart_all_ms"}, atMost(200, ms)},
 
