@@ -142,8 +142,8 @@ func (g *group) load() {
 // them. Of the rows that are no more than one step apart from the next it keeps none that is not the last before an instant.
 func (g *group) seen() error {
 	p, b := g.plan, g.batch
-	if b.Len() < 2 || b.Times[b.Len()-1]-b.Times[0] >= int64(b.Len())*p.step {
-		return nil
+	if b.Len() < 2 || b.Times[b.Len()-1]-b.Times[0] >= int64(b.Len())*p.step/2 {
+		return nil // most are seen
 	}
 	rows := make([]int, 0, min(int64(b.Len()), (p.end-p.first)/p.step+1))
 	for i, t := range b.Times {
