@@ -9,6 +9,7 @@ import (
 
 	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/internal/source"
+	"github.com/shmts/shmts/writer"
 )
 
 // In health: long and short lives, each row once, with and without an archive, and an exporter that is killed now and then.
@@ -269,5 +270,81 @@ func TestSuccessors(t *testing.T) {
 	}
 	if ends == 0 {
 		t.Error("want ends, at least the last one's")
+	}
+}
+
+// Series that come late and series that are retired, in health and through an outage: each has its own beginning, what it counted, and an end
+// where it was retired.
+func TestSeriesComeAndGo(t *testing.T) {
+	for _, outage := range []bool{false, true} {
+		t.Run(fmt.Sprint("outage ", outage), func(t *testing.T) {
+			s := newStage(t, three(60, 60, 8)...)
+			d := s.destination(export.Options{Step: 10 * time.Second, Positions: filepath.Join(t.TempDir(), "positions")})
+			l := s.born("a")
+			s.run(time.Minute)
+			type series struct {
+				name       string
+				c          *writer.Counter
+				born, gone time.Duration
+				n          float64
+			}
+			var all []*series
+			for i := range 40 {
+				x := &series{name: fmt.Sprint("x", i), born: s.now}
+				x.c = l.Counter(x.name)
+				x.c.Add(uint64(100 + i))
+				x.n = float64(100 + i)
+				all = append(all, x)
+				d.r.set(outage && i > 5 && i < 35)
+				s.run(35 * time.Second)
+				if i%3 == 0 {
+					old := all[i/2]
+					if old.gone == 0 {
+						old.gone = s.now
+						old.c.Retire()
+					}
+				}
+				if i%10 == 9 {
+					d.kill()
+				}
+			}
+			d.r.set(false)
+			s.run(20 * time.Minute)
+			ends := 0
+			for _, x := range all {
+				keys := d.r.series(x.name)
+				if len(keys) != 1 {
+					t.Errorf("%s: want it sent, got %v", x.name, keys)
+					continue
+				}
+				points := d.r.points[keys[0]]
+				last := x.born
+				for i, p := range points {
+					if p.time <= last || !p.end && p.time-last > 21*time.Second {
+						t.Errorf("%s: got %v after %v", x.name, p.time, last)
+					}
+					last = p.time
+					if p.end {
+						ends++
+						if x.gone == 0 || p.time < x.gone || p.time > x.gone+21*time.Second {
+							t.Errorf("%s: want its end behind %v, got it at %v", x.name, x.gone, p.time)
+						}
+						continue
+					}
+					if p.value != x.n || p.start/1e6*1e6 != x.born || p.born != (i == 0) {
+						t.Errorf("%s at %v: want %v since %v, got %v since %v, born %v", x.name, p.time, x.n, x.born, p.value, p.start, p.born)
+					}
+				}
+				if x.gone == 0 && s.now-last > 20*time.Second || x.gone > 0 && x.gone-last > 20*time.Second {
+					t.Errorf("%s, retired at %v: the last point is at %v of %v", x.name, x.gone, last, s.now)
+				}
+			}
+			if ends < 5 {
+				t.Errorf("want ends of what was retired, got %d", ends)
+			}
+			d.check(l, 20*time.Second)
+			d.lostNothing()
+			t.Logf("%d ends", ends)
+		})
 	}
 }

@@ -107,7 +107,11 @@ func (r *Row) Start(i int) int64 { return max(r.src.starts[i], r.start) }
 
 // Born tells whether this is the first row of the series' life, or of its epoch: before it the receiver has nothing since Start, and who can't
 // say otherwise that a value was 0 then puts that in front. It is false where what was recorded before was not meant to be sent.
-func (r *Row) Born(i int) bool { return r.whole && r.Start(i) > r.after }
+// It is asked before series i is set in Source.Seen, which decides where the series and the row before are of one millisecond.
+func (r *Row) Born(i int) bool {
+	start := r.Start(i)
+	return r.whole && (start > r.after || start == r.after && !r.src.Seen.Has(i))
+}
 
 // Before is series i in the row that was sent before, and that one's time, for those that send differences: see Options.Delta. False: the
 // series was 0 at its Start, and nothing of it was sent.

@@ -327,8 +327,8 @@ func (r *recorder) add(src *export.Source, row *export.Row, at export.Cursor) (e
 			}
 			continue
 		}
-		src.Seen.Set(i)
 		p := point{time: time.Duration(row.Time - epoch), start: time.Duration(row.Start(i) - epoch), born: row.Born(i)}
+		src.Seen.Set(i)
 		p.value = number(&v)
 		p.min, p.max = v.Min, v.Max
 		if was, since, ok := row.Before(i); ok {
