@@ -277,7 +277,8 @@ func (r *ringRow) row(row *reader.Row) bool {
 		}
 	}
 	at := whole(min(row.Time, r.latest))
-	if e.o.Delta && r.before == nil && !r.base(row) {
+	// Without positions nobody knows what of the rows before this exporter was sent.
+	if old := e.pos.path == "" && row.Time <= e.pos.born; e.o.Delta && (old || r.before == nil && !r.base(row)) {
 		e.skipDelta(pos, row.BaseRow, at, row.Epoch)
 		t.no, t.last = row.No, row.No
 		r.known(row)

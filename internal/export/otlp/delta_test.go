@@ -6,6 +6,7 @@ import (
 
 	metrics "go.opentelemetry.io/proto/slim/otlp/metrics/v1"
 
+	"github.com/shmts/shmts/internal/export"
 	"github.com/shmts/shmts/writer"
 )
 
@@ -77,4 +78,35 @@ func TestDelta(t *testing.T) {
 
 func temporality(m *metrics.Metric) metrics.AggregationTemporality {
 	return m.GetSum().GetAggregationTemporality()
+}
+
+// Positions in memory: after a restart delta goes on from what is there, and what was recorded before is left out, not counted twice.
+func TestDeltaWithoutPositions(t *testing.T) {
+	r := &receiver{delta: true}
+	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r), Delta: true}})
+	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	c := wr.Counter("c")
+	for i := range 4 {
+		if i == 2 {
+			w.e.Close()
+			w.open(t)
+		}
+		c.Add(uint64(1) << (4 * i))
+		w.run(10 * time.Second)
+		w.flush()
+	}
+	wr.Counter("late").Add(5)
+	w.run(10 * time.Second)
+	w.flush()
+	sameLines(t, r.lines(), `
+		j/c{} "" counter 0..10 int 1
+		j/c{} "" counter 10..20 int 16
+		j/c{} "" counter 20..30 int 256
+		j/c{} "" counter 30..40 int 4096
+		j/c{} "" counter 40..50 int 0
+		j/late{} "" counter 40..50 int 5
+	`)
+	if n := w.e.Stats().Lost[export.LostNoBase]; n != 2 {
+		t.Errorf("want two rows left out, got %d", n)
+	}
 }
