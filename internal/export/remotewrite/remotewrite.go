@@ -116,8 +116,8 @@ type sent struct {
 // maxSegments bounds those of a source that are remembered.
 const maxSegments = 8
 
-// maxLives bounds those that are remembered.
-const maxLives = 1 << 16
+// maxLives bounds those that are remembered: what is forgotten is how a source that ended joins on to its successor.
+const maxLives = 1 << 13
 
 // New makes an encoder. Its error says which option is wrong.
 func New(o Options) (*Encoder, error) {
