@@ -153,14 +153,15 @@ func (w *want) check(t *testing.T, job string, times recorded, s *stream) {
 	}
 	// when checks a point's times, and tells whether it has a value.
 	previous, values := uint64(0), 0
+	const ms = int64(time.Millisecond) // times are whole ones
 	when := func(start, at uint64, flags uint32, last bool) bool {
-		if !w.gauge && (int64(start) < times.Before || int64(start) > times.After) {
+		if !w.gauge && (int64(start) < times.Before/ms*ms || int64(start) > times.After) {
 			t.Errorf("%s: start: want %d to %d, got %d", w.key, times.Before, times.After, start)
 		}
 		if at <= previous {
 			t.Errorf("%s: time: want more than the one before, %d, got %d", w.key, previous, at)
 		}
-		if previous = at; int64(at) < times.After {
+		if previous = at; int64(at) < times.After/ms*ms {
 			t.Errorf("%s: time: want a row after registration at %d, got %d", w.key, times.After, at)
 		}
 		if flags&noRecordedValue == 0 {
