@@ -22,6 +22,7 @@ func TestModel(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(seed, 5))
 			s := newStage(t, three(80, 80, 8)...)
+			s.phases = seed%2 == 1
 			step := []time.Duration{10 * time.Second, 10 * time.Second, time.Minute, 5 * time.Second}[seed%4]
 			d := s.destination(export.Options{Step: step, Interval: min(step, 10*time.Second), Positions: filepath.Join(t.TempDir(), "positions"), Delta: seed%3 == 2})
 			d.r.batch = 5 + r.IntN(200)
