@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,6 +71,7 @@ type recorded struct {
 const (
 	writerEnv = "SHMTS_E2E_WRITER" // the job; "batch" kills itself
 	storeEnv  = "SHMTS_E2E_STORE"
+	ringEnv   = "SHMTS_E2E_RING" // rows of 1 s of each table; empty: the default tiers
 )
 
 // TestWriterProcess is no test but that process: see startWriter.
@@ -87,8 +89,13 @@ func TestWriterProcess(t *testing.T) {
 // recorded, which mostly is before its first row; otherwise it lives until its standard input is closed.
 func record(job, store string) error {
 	r := recorded{Before: time.Now().UnixNano()}
-	w, err := writer.Open(writer.Options{Job: job, Instance: job + "-1", Dir: store,
-		Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"service.version": "1.2.3"}})
+	o := writer.Options{Job: job, Instance: job + "-1", Dir: store,
+		Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"service.version": "1.2.3"}}
+	if rows, err := strconv.Atoi(os.Getenv(ringEnv)); err == nil {
+		tiers := []writer.Tier{{Step: time.Second, Rows: rows}}
+		o.Tables = []writer.Table{{Name: "scalars", Scalars: 20, Stats: 4, Tiers: tiers}, {Name: "histograms", Histograms: 4, Buckets: 80, Tiers: tiers}}
+	}
+	w, err := writer.Open(o)
 	if err != nil {
 		return err
 	}
@@ -141,14 +148,14 @@ func record(job, store string) error {
 }
 
 // startWriter runs the writer process and waits until everything is recorded; for batch, until it is dead.
-func startWriter(t *testing.T, job, store string) recorded {
+func startWriter(t *testing.T, job, store string, env ...string) recorded {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, "-test.run=^TestWriterProcess$")
-	cmd.Env = append(os.Environ(), writerEnv+"="+job, storeEnv+"="+store)
+	cmd.Env = append(append(os.Environ(), writerEnv+"="+job, storeEnv+"="+store), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var said strings.Builder
 	cmd.Stderr = &said

@@ -135,6 +135,75 @@ func TestRemoteWriteOutlivesKills(t *testing.T) {
 	}
 }
 
+// A receiver that is away for longer than the rings reach back, with lives in between that leave the store as well: all of it comes out of
+// the archive, series by series as shmtsd itself answers.
+func TestRemoteWriteOutOfTheArchive(t *testing.T) {
+	binary, err := peers.Prometheus(t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, message := range []string{"io.prometheus.write.v2.Request", "prometheus.WriteRequest"} {
+		t.Run(message, func(t *testing.T) {
+			t.Parallel()
+			address, store := freeAddress(t), newStore(t)
+			shmtsd, daemon := startWithConfig(t, store, fmt.Sprintf("remote_write: [{url: %q, protobuf_message: %s, step: 1s}]\narchive: {dir: %q}\ndead-ttl: 5s\n",
+				"http://"+address+"/api/v1/write", message, t.TempDir()))
+			const ring = ringEnv + "=20"
+			startWriter(t, "api", store, ring)
+			startWriter(t, "batch", store, ring)
+			time.Sleep(45 * time.Second)
+			startServer(t, exec.Command(binary, "--config.file=/dev/null", "--storage.tsdb.path="+t.TempDir(), "--web.listen-address="+address,
+				"--web.enable-remote-write-receiver", "--log.level=warn"))
+			waitFor(t, 60*time.Second, "Prometheus to be ready", func() error { return get("http://" + address + "/-/ready") })
+			const batch = `{job="batch"}[5m]`
+			waitFor(t, 60*time.Second, "batch as shmtsd has it", func() error {
+				ours, err := matrix(shmtsd, batch)
+				if err != nil {
+					return err
+				}
+				theirs, err := matrix(address, batch)
+				if err != nil {
+					return err
+				}
+				return same(ours, theirs)
+			})
+			const api = `{job="api"}[5m]`
+			waitFor(t, 60*time.Second, "api up to now", func() error {
+				m, err := matrix(address, `rx_packets_total{job="api"}[5m]`)
+				for _, samples := range m {
+					if len(samples) >= 46 {
+						return nil
+					}
+					err = fmt.Errorf("want the samples of 45 s, got %d", len(samples))
+				}
+				return fmt.Errorf("nothing yet: %w", errors.Join(err))
+			})
+			if err := daemon.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			theirs, err := matrix(address, api)
+			if err != nil {
+				t.Error(err)
+			}
+			if err := daemon.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			ours, err := matrix(shmtsd, api)
+			if err != nil {
+				t.Error(err)
+			}
+			for name, samples := range theirs {
+				if k := slices.Index(ours[name], samples[len(samples)-1]); k >= 0 {
+					ours[name] = ours[name][:k+1]
+				}
+			}
+			if err := same(ours, theirs); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // matrix is what a range selector answers: by series, "time value" or "time histogram" of each sample, in order. Series that a
 // query of the other side does not name alike are left out by keep.
 func matrix(address, query string) (map[string][]string, error) {

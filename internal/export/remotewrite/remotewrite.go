@@ -81,7 +81,7 @@ type Encoder struct {
 	used    int
 	batch   uint64
 	points  int      // in all of them
-	wanted  bool     // the request was sent because it was full
+	wanted  bool     // the request is to be sent, or was, because there is more
 	layered bool     // the batch is made for 1.0
 	left    int      // points that were left out, since newer ones of their series were sent, and are not counted yet
 	prefix  []uint64 // counts of a histogram's row up to each bucket
@@ -180,6 +180,9 @@ func (e *Encoder) End(src *export.Source, row *export.Row, at export.Cursor) (ex
 
 // Full implements export.Encoder.
 func (e *Encoder) Full() bool {
+	if e.wanted { // a row did not fit
+		return true
+	}
 	for _, s := range e.shards[:e.used] {
 		most := s.points
 		if e.layered { // each layer is a request

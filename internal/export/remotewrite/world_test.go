@@ -48,6 +48,30 @@ func newWorld(t testing.TB, o Options, url string) *world {
 	return w
 }
 
+// checked holds an Encoder against what its caller relies on: where a row was not wholly taken, the request is full, and not empty.
+type checked struct {
+	t testing.TB
+	*Encoder
+}
+
+func (c checked) Add(src *export.Source, row *export.Row, at export.Cursor) (export.Cursor, bool) {
+	at, done := c.Encoder.Add(src, row, at)
+	c.check(done)
+	return at, done
+}
+
+func (c checked) End(src *export.Source, row *export.Row, at export.Cursor) (export.Cursor, bool) {
+	at, done := c.Encoder.End(src, row, at)
+	c.check(done)
+	return at, done
+}
+
+func (c checked) check(done bool) {
+	if !done && (!c.Full() || c.Points() == 0) {
+		c.t.Errorf("not all of a row was taken: want the request full, got %v with %d points", c.Full(), c.Points())
+	}
+}
+
 func (w *world) time() time.Time { return time.Unix(0, w.epoch+int64(w.now+w.stepped)) }
 
 // exporter begins a new one, which knows nothing.
@@ -58,7 +82,7 @@ func (w *world) exporter(o Options, url string) *export.Exporter {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(w.enc.Close)
-	w.e, err = export.New(export.Options{Name: "test", Step: w.step, Exemplars: w.traces, Backoff: time.Millisecond, Now: w.time}, w.enc, w.segments)
+	w.e, err = export.New(export.Options{Name: "test", Step: w.step, Exemplars: w.traces, Backoff: time.Millisecond, Now: w.time}, checked{w.t, w.enc}, w.segments)
 	if err != nil {
 		w.t.Fatal(err)
 	}
