@@ -348,3 +348,64 @@ func TestSeriesComeAndGo(t *testing.T) {
 		})
 	}
 }
+
+// What comes out of the archive is what would have come out of the rings, of every kind, to the bit.
+func TestArchivedValues(t *testing.T) {
+	s := newStage(t, three(60, 60, 8)...)
+	dir := t.TempDir()
+	a := s.destination(export.Options{Positions: filepath.Join(dir, "a")})
+	b := s.destination(export.Options{Positions: filepath.Join(dir, "b")})
+	a.r.texts, b.r.texts = true, true
+	s.run(5 * time.Second)
+	l := s.born("x")
+	f, u, g, ig, never := l.FloatCounter("f"), l.UpDownCounter("u"), l.Gauge("g"), l.IntGauge("ig"), l.Gauge("never")
+	h, ih, neg, rare := l.Histogram("fh", writer.Buckets(0.001, 10)), l.IntHistogram("ih", writer.Buckets(64, 1<<20)), l.Stat("neg"), l.Stat("rare")
+	l.each = func(n int) {
+		f.Add(float64(n) / 3)
+		u.Add(int64(n%7 - 4))
+		if n > 25 {
+			g.Set(float64(n)/7 - 3)
+			ig.Set(int64(n%5) - 1<<40)
+		}
+		h.Record(float64(n%300) / 17)
+		ih.Record(uint64(n) * 1000)
+		neg.Record(float64(n%11) - 5.5)
+		if n%90 == 1 {
+			rare.Record(1 / float64(n))
+		}
+	}
+	_ = never
+	s.run(3 * time.Minute)
+	b.r.set(true)
+	s.run(40 * time.Minute)
+	b.r.set(false)
+	s.run(20 * time.Minute)
+	s.end(l)
+	s.run(time.Minute)
+	names, fromArchive := 0, 0
+	for name, points := range a.r.points {
+		names++
+		others := map[time.Duration]point{}
+		for _, p := range b.r.points[name] {
+			others[p.time] = p
+		}
+		for _, p := range points {
+			q, ok := others[p.time]
+			p.request, q.request = 0, 0
+			if !ok || fmt.Sprint(p) != fmt.Sprint(q) {
+				t.Fatalf("%s at %v: want of both\n%+v\ngot\n%+v", name, p.time, p, q)
+			}
+			delete(others, p.time)
+			if p.time > 4*time.Minute && p.time < 30*time.Minute {
+				fromArchive++
+			}
+		}
+		if len(others) > 0 {
+			t.Errorf("%s: want no other points, got %v", name, others)
+		}
+	}
+	if names != 11 || fromArchive < 1000 {
+		t.Errorf("want all but one of 12 series, most of it out of the archive, got %d, %d points", names, fromArchive)
+	}
+	b.lostNothing()
+}

@@ -51,6 +51,7 @@ type life struct {
 	h          *writer.Histogram
 	s          *writer.Stat
 	closed     bool
+	each       func(second int) // records more; nil: nothing
 }
 
 type destination struct {
@@ -213,6 +214,9 @@ func (s *stage) run(d time.Duration) {
 				l.c.Add(1)
 				l.s.Record(float64((s.now - l.born) / time.Second))
 				l.h.Record(float64(1 + (s.now-l.born)/time.Second%1000))
+				if l.each != nil {
+					l.each(int((s.now - l.born) / time.Second))
+				}
 				l.Tick()
 			}
 		}
@@ -247,12 +251,14 @@ type point struct {
 	before      float64 // with Delta: what it differs from
 	since       time.Duration
 	request     int
+	text        string // all of the value
 }
 
 // recorder is an export.Encoder, and a receiver that keeps what it is sent: series by segment and name.
 type recorder struct {
 	mu       sync.Mutex
 	down     bool
+	texts    bool // values are kept as a whole
 	requests int
 	batch    int // points a request; 0: 100
 
@@ -334,9 +340,15 @@ func (r *recorder) add(src *export.Source, row *export.Row, at export.Cursor) (e
 			}
 			continue
 		}
+		if v.Kind == reader.Gauge && v.Unset {
+			continue
+		}
 		p := point{time: time.Duration(row.Time - epoch), start: time.Duration(row.Start(i) - epoch), born: row.Born(i)}
 		src.Seen.Set(i)
 		p.value = number(&v)
+		if r.texts {
+			p.text = fmt.Sprint(v.Kind, v.Number, v.Int, v.Float, v.Count, v.Sum, v.Last, v.Min, v.Max, v.Unset, v.Zero, v.Above, v.Buckets)
+		}
 		p.min, p.max = v.Min, v.Max
 		if was, since, ok := row.Before(i); ok {
 			p.before, p.since = number(&was), time.Duration(since-epoch)
