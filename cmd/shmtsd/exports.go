@@ -73,7 +73,7 @@ func openExport(c *config.Config, o *config.Destination, d *daemon) (*export.Exp
 	if err != nil {
 		return nil, err
 	}
-	d.log.Info("exporting", "destination", o.Name, "protocol", o.Protocol, "url", o.HTTP.URL, "step", o.Step)
+	d.log.Info("exporting", "destination", o.Name, "protocol", o.Protocol, "url", redacted(o.HTTP.URL), "step", o.Step)
 	return x, nil
 }
 

@@ -43,7 +43,7 @@ func TestDestinations(t *testing.T) {
 archive: {dir: %s, tiers: "1s=2MiB,10s=1MiB"}
 exporters:
   otlphttp/all: {endpoint: "%s", compression: gzip, step: 500ms}
-  otlphttp/hangs: {endpoint: "%s", step: 500ms, timeout: 20s}
+  otlphttp/hangs: {endpoint: "%s", headers: {x: hushhush}, step: 500ms, timeout: 20s}
 remote_write:
   - {url: "%s", name: some, step: 500ms, protobuf_message: prometheus.WriteRequest, authorization: {credentials_file: %s},
      write_relabel_configs: [{action: keep, source_labels: [__name__], regex: wanted_total}]}

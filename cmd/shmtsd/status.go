@@ -47,17 +47,23 @@ func (x *exports) status(now time.Time) status.Export {
 	out.RecordedRate = rates[0]
 	for i, e := range x.all {
 		s, o := e.Stats(), &x.d[i]
-		d := status.Destination{Name: o.Name, Protocol: o.Protocol, URL: o.HTTP.URL, Step: model.Duration(o.Step).String(), Sent: s.Points, SentRate: rates[i+1], Bytes: s.Bytes,
+		d := status.Destination{Name: o.Name, Protocol: o.Protocol, URL: redacted(o.HTTP.URL), Step: model.Duration(o.Step).String(), Sent: s.Points, SentRate: rates[i+1], Bytes: s.Bytes,
 			Requests: s.Requests, Refused: s.Refused, LostRows: s.Lost, LostExtents: s.Extents, Lag: s.Lag.Seconds(), Behind: s.Behind, LastError: s.LastError}
-		if u, err := url.Parse(d.URL); err == nil {
-			d.URL = u.Redacted()
-		}
 		if !s.LastSent.IsZero() {
 			d.LastSent = rfc3339(s.LastSent)
 		}
 		out.Destinations = append(out.Destinations, d)
 	}
 	return out
+}
+
+// redacted is a URL without a password that it may hold.
+func redacted(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return u.Redacted()
 }
 
 func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
