@@ -10,6 +10,7 @@
 #ifdef HAVE_PCP
 #include <pcp/pmapi.h>
 #include <pcp/mmv_stats.h>
+#include <sys/stat.h>
 #endif
 
 enum { MOST_ROUNDS = 1001, BATCH = 1000, SPREAD = 100 };
@@ -188,10 +189,16 @@ int main(int argc, char **argv) {
 		{.name = (char *)"counter", .item = 1, .type = MMV_TYPE_U64, .semantics = MMV_SEM_COUNTER},
 		{.name = (char *)"gauge", .item = 2, .type = MMV_TYPE_DOUBLE, .semantics = MMV_SEM_INSTANT},
 	};
+	char pcp[64] = "/dev/shm/shmts-bench-pcp-XXXXXX", pcp_mmv[80], pcp_file[96]; /* as where no pmcd is installed there is no such directory */
+	if (!mkdtemp(pcp)) { perror("record: mkdtemp"); return 1; }
+	snprintf(pcp_mmv, sizeof pcp_mmv, "%s/mmv", pcp);
+	snprintf(pcp_file, sizeof pcp_file, "%s/shmtsbench", pcp_mmv);
+	mkdir(pcp_mmv, 0755);
+	setenv("PCP_TMP_DIR", pcp, 1);
 	mmv_registry_t *registry = mmv_stats_registry("shmtsbench", 321, 0);
 	for (int i = 0; i < 2; i++) mmv_stats_add_metric(registry, metrics[i].name, metrics[i].item, metrics[i].type, metrics[i].semantics, metrics[i].dimension, 0, "", "");
 	mmv = mmv_stats_start(registry);
-	if (!mmv) { fprintf(stderr, "record: mmv_stats_start: no PCP directories?\n"); return 1; }
+	if (!mmv) { fprintf(stderr, "record: mmv_stats_start: want a file in %s\n", pcp_mmv); return 1; }
 	mmv_counter = mmv_lookup_value_desc(mmv, "counter", NULL);
 	mmv_gauge = mmv_lookup_value_desc(mmv, "gauge", NULL);
 #endif
@@ -218,6 +225,12 @@ int main(int argc, char **argv) {
 	ticks(store, 1, 1000, rounds);
 	ticks(store, 8, 1000, rounds);
 	ticks(store, 8, 10000, rounds);
+#ifdef HAVE_PCP
+	mmv_stats_stop("shmtsbench", mmv);
+	unlink(pcp_file); /* which it leaves */
+	rmdir(pcp_mmv);
+	rmdir(pcp);
+#endif
 	shmts_info info;
 	shmts_get_info(seg, &info);
 	char path[640];
