@@ -186,7 +186,7 @@ var arrows = []arrow{
 		"who is let in does not depend on what is served: it knows an http.Handler, a file, and nothing of shmts"},
 	{"cmd/shmctl", false, path("github.com/prometheus/common/model", "google.golang.org/protobuf/proto"),
 		"2 MB in a tool of 11, for durations and names: shmctl and internal/archive say those themselves"},
-	{"cmd/...", false, path("testing", module+"/internal/segtest", module+"/internal/canon", module+"/internal/testenv"),
+	{"cmd/...", false, path("testing", module+"/internal/segtest", module+"/internal/canon", module+"/internal/testenv", module+"/internal/export/exporttest"),
 		"tests' helpers are for tests"},
 	{"examples/...", true, below("layout"),
 		"an example shows the public libraries: writer and reader"},

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/export"
+	"github.com/shmts/shmts/internal/export/exporttest"
 	"github.com/shmts/shmts/internal/segtest"
 	"github.com/shmts/shmts/layout"
 	"github.com/shmts/shmts/writer"
@@ -14,16 +15,16 @@ import (
 func TestClockStepsForward(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
-	c := w.writer(writer.Options{Job: "j", Instance: "i"}).Counter("c")
+	c := w.Writer(writer.Options{Job: "j", Instance: "i"}).Counter("c")
 	for i := range 4 {
 		if i == 2 {
-			w.stepped = time.Hour
+			w.Stepped = time.Hour
 		}
 		c.Add(1)
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		w.flush()
 	}
-	sameLines(t, r.lines(), `
+	exporttest.SameLines(t, r.lines(), `
 		j/c{} "" counter 0..10 int 1
 		j/c{} "" counter 0..20 int 2
 		j/c{} "" counter 0..3630 int 3
@@ -37,30 +38,30 @@ func TestClockStepsBack(t *testing.T) {
 	for i, tiers := range [][]writer.Tier{nil, {{Step: time.Second, Rows: 60}}} {
 		r := &receiver{}
 		w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
-		w.stepped = time.Hour
+		w.Stepped = time.Hour
 		o := writer.Options{Job: "j", Instance: "i"}
 		if tiers != nil {
 			o.Tables = []writer.Table{{Name: "t", Scalars: 1, Stats: 1, Tiers: tiers}}
 		}
-		wr := w.writer(o)
+		wr := w.Writer(o)
 		c, s := wr.Counter("c"), wr.Stat("s")
 		c.Add(1)
 		s.Record(5)
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		w.flush()
 		c.Add(1)
 		s.Record(-7)
 		s.Record(70)
-		w.run(10 * time.Second) // not sent before
-		w.stepped = 0
+		w.Run(10 * time.Second) // not sent before
+		w.Stepped = 0
 		c.Add(1)
 		s.Record(6)
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		w.flush()
 		c.Add(1)
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		w.flush()
-		now := epoch + int64(w.now)
+		now := epoch + int64(w.Now)
 		for _, m := range r.all[1:] {
 			for _, p := range m.ResourceMetrics[0].ScopeMetrics[0].Metrics[0].GetSum().DataPoints {
 				if int64(p.TimeUnixNano) > now {
@@ -88,14 +89,14 @@ func TestClockStepsBack(t *testing.T) {
 func TestClockStepsBackAtTheEnd(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
-	w.stepped = time.Hour
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	w.Stepped = time.Hour
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	wr.Counter("c").Add(1)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	wr.Close()
-	w.stepped = 0
+	w.Stepped = 0
 	w.flush()
-	sameLines(t, r.lines(), `
+	exporttest.SameLines(t, r.lines(), `
 		j/c{} "" counter 3600..11 int 1
 		j/c{} "" counter 3600..11.001 stale
 	`)
@@ -109,7 +110,7 @@ func TestEpochs(t *testing.T) {
 		SharedCells: 0, Tiers: []layout.TierSchema{{Step: time.Second, Rows: 8}}}}})
 	s.Series(t, 0, "c", layout.Counter, layout.U64, layout.BucketRange{})
 	s.Series(t, 0, "u", layout.UpDown, layout.I64, layout.BucketRange{})
-	s.Birth(t, w.dir)
+	s.Birth(t, w.Dir)
 	for i, row := range []struct {
 		epoch uint16
 		c, u  uint64
@@ -118,9 +119,9 @@ func TestEpochs(t *testing.T) {
 		s.PublishRow(0, 0, &layout.RowHeader{RowNo: uint64(n), BaseRow: uint64(n), TBegin: epoch + (n-1)*1e9, T: epoch + n*1e9,
 			TMono: segtest.BirthMono + n*1e9, Epoch: row.epoch}, []uint64{row.c, row.u})
 	}
-	w.now = 10 * time.Second
+	w.Now = 10 * time.Second
 	w.flush()
-	sameLines(t, r.lines(), `
+	exporttest.SameLines(t, r.lines(), `
 		j/c{} "" counter 0..1 int 5
 		j/c{} "" counter 0..2 int 7
 		j/c{} "" counter 2..3 int 4

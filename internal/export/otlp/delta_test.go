@@ -7,6 +7,7 @@ import (
 	metrics "go.opentelemetry.io/proto/slim/otlp/metrics/v1"
 
 	"github.com/shmts/shmts/internal/export"
+	"github.com/shmts/shmts/internal/export/exporttest"
 	"github.com/shmts/shmts/writer"
 )
 
@@ -14,7 +15,7 @@ import (
 func TestDelta(t *testing.T) {
 	r := &receiver{delta: true}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r), Delta: true}})
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	c, f, u := wr.Counter("c"), wr.FloatCounter("f"), wr.UpDownCounter("u")
 	s, h := wr.Stat("s", writer.NonNegative()), wr.Histogram("h", writer.Buckets(1, 4), writer.Scale(0))
 	c.Add(1<<63 + 5)
@@ -23,7 +24,7 @@ func TestDelta(t *testing.T) {
 	s.Record(2)
 	h.Record(2)
 	h.Record(3)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
 	c.Add(1 << 63) // it wraps
 	f.Add(0.25)
@@ -31,12 +32,12 @@ func TestDelta(t *testing.T) {
 	s.Record(8)
 	h.Record(3)
 	h.Record(100)
-	w.run(20 * time.Second) // two rows at once
+	w.Run(20 * time.Second) // two rows at once
 	w.flush()
 	wr.Counter("late").Add(3)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
-	sameLines(t, r.lines(), `
+	exporttest.SameLines(t, r.lines(), `
 		j/c{} "" counter 0..10 double 9.223372036854776e+18
 		j/f{} "" counter 0..10 double 0.5
 		j/u{} "" updown 0..10 int 7
@@ -84,7 +85,7 @@ func temporality(m *metrics.Metric) metrics.AggregationTemporality {
 func TestDeltaWithoutPositions(t *testing.T) {
 	r := &receiver{delta: true}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r), Delta: true}})
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	c := wr.Counter("c")
 	for i := range 4 {
 		if i == 2 {
@@ -92,13 +93,13 @@ func TestDeltaWithoutPositions(t *testing.T) {
 			w.open(t)
 		}
 		c.Add(uint64(1) << (4 * i))
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		w.flush()
 	}
 	wr.Counter("late").Add(5)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
-	sameLines(t, r.lines(), `
+	exporttest.SameLines(t, r.lines(), `
 		j/c{} "" counter 0..10 int 1
 		j/c{} "" counter 10..20 int 16
 		j/c{} "" counter 20..30 int 256

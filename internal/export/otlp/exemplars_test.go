@@ -7,61 +7,39 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shmts/shmts/internal/exemplars"
-	"github.com/shmts/shmts/internal/export"
-	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
 )
-
-// traced is a segment as the exemplars' store wants it.
-type traced struct{ segment }
-
-func (s traced) Exemplars(from uint64, yield func(*reader.Exemplar) bool) {
-	s.Segment.Exemplars(from)(yield)
-}
 
 // Exemplars go with the next row of their series' table, each once, whatever the batch, and also by an exporter that comes later.
 func TestExemplars(t *testing.T) {
 	for _, batch := range []int{0, 1} {
 		r := &receiver{}
-		store := exemplars.New(100)
 		w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r), BatchPoints: batch}})
-		w.traced = store
 		positions := t.TempDir() + "/positions"
 		w.positions = positions
 		w.open(t)
-		wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+		wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 		c, h := wr.Counter("c"), wr.Histogram("h", writer.Buckets(1, 4), writer.Scale(0))
 		ex := func(n byte, span bool) writer.Exemplar {
-			x := writer.Exemplar{TraceID: [16]byte{n, 15: 1}, Time: time.Unix(0, epoch+int64(w.now)+1)}
+			x := writer.Exemplar{TraceID: [16]byte{n, 15: 1}, Time: time.Unix(0, epoch+int64(w.Now)+1)}
 			if span {
 				x.SpanID = [8]byte{n}
 			}
 			return x
 		}
-		flush := func() {
-			segments := w.segments()
-			var all []exemplars.Segment
-			for _, s := range segments {
-				all = append(all, traced{s.(segment)})
-			}
-			store.Collect(all)
-			w.polled = func() []export.Segment { return segments }
-			w.flush()
-		}
 		c.AddExemplar(3, ex(1, true))
 		h.RecordExemplar(2, ex(2, false))
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		c.AddExemplar(4, ex(3, true)) // of the row to come
-		flush()
-		w.run(10 * time.Second)
-		flush()
+		w.flush()
+		w.Run(10 * time.Second)
+		w.flush()
 		h.RecordExemplar(3, ex(4, true))
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		w.e.Close()
 		w.open(t)
-		flush()
-		flush()
+		w.flush()
+		w.flush()
 		got := r.exemplars()
 		slices.Sort(got)
 		want := []string{"c@10 3 @0 01/01", "c@20 4 @10 03/03", "h@10 2 @0 02/-", "h@30 3 @20 04/04"}

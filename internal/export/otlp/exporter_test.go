@@ -2,38 +2,28 @@ package otlp
 
 import (
 	"context"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/shmts/shmts/internal/exemplars"
 	"github.com/shmts/shmts/internal/export"
+	"github.com/shmts/shmts/internal/export/exporttest"
 	"github.com/shmts/shmts/internal/export/httpclient"
-	"github.com/shmts/shmts/reader"
 	"github.com/shmts/shmts/writer"
 )
 
 // world is a store whose clock the test winds, writers in it, and an exporter of it.
 type world struct {
-	t   testing.TB
-	dir string
-	now time.Duration // since epoch
-
-	stepped time.Duration // by how much the wall clock was
-	store   *reader.Store
-	ids     uint32
-	e       *export.Exporter
-	enc     *Encoder
-	polled  func() []export.Segment
-	sent    func() // after each attempt; nil: nothing
+	*exporttest.World
+	e      *export.Exporter
+	enc    *Encoder
+	polled func() []export.Segment
+	sent   func() // after each attempt; nil: nothing
 
 	o         options
-	positions string           // file; empty: none
-	traced    *exemplars.Store // nil: no exemplars
-	ws        []*writer.Writer
+	positions string // file; empty: none
 }
 
 // options are a destination's.
@@ -60,17 +50,8 @@ func (s settings) real() Options {
 
 func newWorld(t testing.TB, o options) *world {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "shmts-otlp-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir}
-	if w.store, err = reader.Open(reader.Options{Dir: dir}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.store.Close() })
-	w.o, w.polled = o, w.segments
+	w := &world{World: exporttest.New(t, epoch), o: o}
+	w.polled = w.Segments
 	w.open(t)
 	return w
 }
@@ -82,88 +63,18 @@ func (w *world) open(t testing.TB) {
 	if w.enc, err = New(w.o.real()); err != nil {
 		t.Fatal(err)
 	}
-	o := export.Options{Name: "test", Step: w.o.Interval, Delta: w.o.Delta, Backoff: time.Millisecond, Positions: w.positions, Sent: func(time.Duration) {
-		if w.sent != nil {
-			w.sent()
-		}
-	},
-		Now: func() time.Time { return time.Unix(0, epoch+int64(w.now+w.stepped)) }}
-	if w.traced != nil {
-		o.Exemplars = w.traced
-	}
+	o := export.Options{Name: "test", Step: w.o.Interval, Delta: w.o.Delta, Backoff: time.Millisecond, Positions: w.positions, Now: w.Time, Exemplars: w.Traces,
+		Sent: func(time.Duration) {
+			if w.sent != nil {
+				w.sent()
+			}
+		}}
 	if w.e, err = export.New(o, w.enc, func() []export.Segment { return w.polled() }); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// writer gives birth to a segment with phase 0: rows fall on whole steps.
-func (w *world) writer(o writer.Options) *writer.Writer {
-	w.t.Helper()
-	o.Dir, o.NoTicker = w.dir, true
-	o.Clock = func() (int64, int64) { return epoch + int64(w.now+w.stepped), int64(1000*time.Second + w.now) }
-	o.NewID = func() [16]byte {
-		w.ids++
-		return [16]byte{13: byte(w.ids >> 16), 14: byte(w.ids >> 8), 15: byte(w.ids)}
-	}
-	wr, err := writer.Open(o)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { wr.Close() })
-	w.ws = append(w.ws, wr)
-	return wr
-}
-
-// run lets time pass second by second, with a tick of every writer at each.
-func (w *world) run(d time.Duration) {
-	for end := w.now + d; w.now < end; {
-		w.now += time.Second
-		for _, wr := range w.ws {
-			wr.Tick()
-		}
-	}
-}
-
-type segment struct{ *reader.Segment }
-
-func (s segment) Source() string                              { return s.Job() + "/" + s.Instance() }
-func (s segment) Overrides() map[*reader.Series][]reader.Pair { return nil }
-func (s segment) Rows(table, tier int, from uint64, yield func(*reader.Row) bool) {
-	s.Segment.Rows(table, tier, from)(yield)
-}
-
-func (w *world) segments() (out []export.Segment) {
-	if _, err := w.store.Poll(); err != nil {
-		w.t.Error(err)
-	}
-	for _, g := range w.store.Segments() {
-		out = append(out, segment{g})
-	}
-	return out
-}
-
-func (w *world) flush() {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	if err := w.e.Flush(ctx); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func sameLines(t *testing.T, got []string, want string) {
-	t.Helper()
-	wanted := strings.Split(strings.TrimSpace(want), "\n")
-	for i := range wanted {
-		wanted[i] = strings.TrimSpace(wanted[i])
-	}
-	slices.Sort(wanted)
-	got = slices.Clone(got)
-	slices.Sort(got)
-	if !slices.Equal(got, wanted) {
-		t.Errorf("want\n\t%s\ngot\n\t%s", strings.Join(wanted, "\n\t"), strings.Join(got, "\n\t"))
-	}
-}
+func (w *world) flush() { w.T.Helper(); w.Flush(w.e) }
 
 // recordAll records one series of every kind, with values that are exact.
 func recordAll(w *writer.Writer) {
@@ -228,10 +139,10 @@ func TestValues(t *testing.T) {
 					o.Endpoint = startGRPC(t, r)
 				}
 				w := newWorld(t, options{settings: o})
-				recordAll(w.writer(writer.Options{Job: "ns/svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
-				w.run(10 * time.Second)
+				recordAll(w.Writer(writer.Options{Job: "ns/svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
+				w.Run(10 * time.Second)
 				w.flush()
-				sameLines(t, r.lines(), allLines)
+				exporttest.SameLines(t, r.lines(), allLines)
 				if batch > 0 && len(r.all) < 7 {
 					t.Errorf("21 points, 3 a request: want 7 requests or more, got %d", len(r.all))
 				}
@@ -261,20 +172,20 @@ func TestValues(t *testing.T) {
 func TestEachRowOnce(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	c := wr.Counter("c")
 	for range 5 {
 		c.Add(1)
-		w.run(10 * time.Second)
-		if w.now != 30*time.Second { // one export is late: its row goes with the next
+		w.Run(10 * time.Second)
+		if w.Now != 30*time.Second { // one export is late: its row goes with the next
 			w.flush()
 			w.flush()
 		}
 	}
 	wr.Counter("late").Add(9)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
-	sameLines(t, r.lines(), `
+	exporttest.SameLines(t, r.lines(), `
 		j/c{} "" counter 0..10 int 1
 		j/c{} "" counter 0..20 int 2
 		j/c{} "" counter 0..30 int 3
@@ -290,16 +201,16 @@ func TestEnd(t *testing.T) {
 	for _, batch := range []int{0, 1} {
 		r := &receiver{}
 		w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r), BatchPoints: batch}})
-		wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+		wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 		wr.Counter("c").Add(1)
 		wr.Gauge("never")
 		wr.Stat("s").Record(2)
 		wr.Histogram("h", writer.Buckets(1, 2), writer.Scale(0)).Record(2)
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		w.flush()
-		id := w.segments()[0].ID()
+		id := w.Segments()[0].ID()
 		wr.Counter("c").Add(1)
-		w.now += 1500 * time.Millisecond
+		w.Now += 1500 * time.Millisecond
 		wr.Close()
 		if w.e.Finished(id) {
 			t.Error("finished before the final row was sent")
@@ -309,7 +220,7 @@ func TestEnd(t *testing.T) {
 		if !w.e.Finished(id) {
 			t.Error("everything was sent: want finished")
 		}
-		sameLines(t, r.lines(), `
+		exporttest.SameLines(t, r.lines(), `
 			j/c{} "" counter 0..10 int 1
 			j/s{} "" gauge -..10 double 2
 			j/s_min{} "" gauge -..10 double 2
@@ -337,14 +248,14 @@ func TestEnd(t *testing.T) {
 func TestSuccessor(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
-	old := w.writer(writer.Options{Job: "j", Instance: "i"})
+	old := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	old.Counter("c").Add(1)
-	w.run(12 * time.Second)
+	w.Run(12 * time.Second)
 	old.Close()
-	w.now += time.Second
-	young := w.writer(writer.Options{Job: "j", Instance: "i"})
+	w.Now += time.Second
+	young := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	young.Counter("c").Add(100)
-	w.run(7 * time.Second)
+	w.Run(7 * time.Second)
 	w.flush()
 	got := r.lines()
 	want := []string{
@@ -362,18 +273,18 @@ func TestSuccessor(t *testing.T) {
 func TestRetire(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	a, b := wr.Counter("a"), wr.Stat("b")
 	wr.Counter("keep").Add(5)
 	a.Add(1)
 	b.Record(3)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
 	a.Retire()
 	b.Retire()
-	w.run(20 * time.Second)
+	w.Run(20 * time.Second)
 	w.flush()
-	sameLines(t, r.lines(), `
+	exporttest.SameLines(t, r.lines(), `
 		j/a{} "" counter 0..10 int 1
 		j/b{} "" gauge -..10 double 3
 		j/b_min{} "" gauge -..10 double 3
@@ -396,12 +307,12 @@ func TestRetire(t *testing.T) {
 func TestThin(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings{Endpoint: startHTTP(t, r)}, 5 * time.Second})
-	wr := w.writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 60}}, Stats: 2, Scalars: 4}}})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 60}}, Stats: 2, Scalars: 4}}})
 	s, c := wr.Stat("s"), wr.Counter("c")
 	for i := range 11 {
 		c.Inc()
 		s.Record(float64(10 - i))
-		w.run(time.Second)
+		w.Run(time.Second)
 		if i == 3 {
 			w.flush()
 			wr.Counter("late") // the windows so far are not forgotten
@@ -414,7 +325,7 @@ func TestThin(t *testing.T) {
 			got = append(got, l)
 		}
 	}
-	sameLines(t, got, `
+	exporttest.SameLines(t, got, `
 		j/c{} "" counter 0..5 int 5
 		j/s{} "" gauge -..5 double 6
 		j/s_min{} "" gauge -..5 double 6
@@ -434,11 +345,11 @@ func TestThin(t *testing.T) {
 func TestRowsLost(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings{Endpoint: startHTTP(t, r)}, time.Second})
-	wr := w.writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 8}}, Scalars: 4}}})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i", Tables: []writer.Table{{Name: "t", Tiers: []writer.Tier{{Step: time.Second, Rows: 8}}, Scalars: 4}}})
 	wr.Counter("c").Inc()
-	w.run(2 * time.Second)
+	w.Run(2 * time.Second)
 	w.flush()
-	w.run(20 * time.Second)
+	w.Run(20 * time.Second)
 	w.flush()
 	got := r.lines()
 	lost := w.e.Stats().Lost[export.LostOverrun]
@@ -452,12 +363,12 @@ func TestSchemaIsShared(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
 	for i := range 20 {
-		wr := w.writer(writer.Options{Job: "j", Instance: strconv.Itoa(i)})
+		wr := w.Writer(writer.Options{Job: "j", Instance: strconv.Itoa(i)})
 		wr.Counter("a", writer.Label("k", "v")).Inc()
 		wr.Stat("b").Record(1)
 	}
-	w.writer(writer.Options{Job: "other", Instance: "x"}).Counter("a").Inc()
-	w.run(10 * time.Second)
+	w.Writer(writer.Options{Job: "other", Instance: "x"}).Counter("a").Inc()
+	w.Run(10 * time.Second)
 	w.flush()
 	if n := len(w.enc.schemas); n != 2 {
 		t.Errorf("want 2 schemas for two programs, got %d", n)
@@ -471,10 +382,10 @@ func TestSchemaIsShared(t *testing.T) {
 func TestLabelConflict(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
-	w.writer(writer.Options{Job: "j", Instance: "i", Labels: map[string]string{"zone": "a"}}).Counter("c", writer.Label("zone", "own")).Add(2)
-	w.run(10 * time.Second)
+	w.Writer(writer.Options{Job: "j", Instance: "i", Labels: map[string]string{"zone": "a"}}).Counter("c", writer.Label("zone", "own")).Add(2)
+	w.Run(10 * time.Second)
 	w.flush()
-	sameLines(t, r.lines(), `j/c{exported_zone=own,zone=a} "" counter 0..10 int 2`)
+	exporttest.SameLines(t, r.lines(), `j/c{exported_zone=own,zone=a} "" counter 0..10 int 2`)
 }
 
 // 1,000 segments of 100 series, each with one new row of the 10 s tier: what an export interval costs.
@@ -487,7 +398,7 @@ func BenchmarkFlush(b *testing.B) {
 			c.zip = real.zip
 			w.enc.client = c
 			for i := range 1000 {
-				wr := w.writer(writer.Options{Job: "j" + strconv.Itoa(i/10), Instance: strconv.Itoa(i)})
+				wr := w.Writer(writer.Options{Job: "j" + strconv.Itoa(i/10), Instance: strconv.Itoa(i)})
 				for k := range 90 {
 					wr.Counter("requests", writer.Label("handler", "h"+strconv.Itoa(k)), writer.Unit("{request}")).Add(uint64(i*k) * 977)
 				}
@@ -495,14 +406,14 @@ func BenchmarkFlush(b *testing.B) {
 					wr.Histogram("duration", writer.Label("handler", "h"+strconv.Itoa(k)), writer.Unit("s"), writer.Buckets(0.001, 1)).Record(float64(i) / 1000)
 				}
 			}
-			segments := w.segments()
+			segments := w.Segments()
 			w.polled = func() []export.Segment { return segments }
 			w.flush()
 			b.ReportAllocs()
 			for b.Loop() {
 				b.StopTimer()
-				w.run(10 * time.Second)
-				w.segments()
+				w.Run(10 * time.Second)
+				w.Segments()
 				b.StartTimer()
 				w.flush()
 			}

@@ -31,6 +31,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shmts/shmts/internal/export"
+	"github.com/shmts/shmts/internal/export/exporttest"
 	"github.com/shmts/shmts/internal/export/httpclient"
 	"github.com/shmts/shmts/writer"
 )
@@ -38,8 +39,8 @@ import (
 // one is a world with one point to send.
 func one(t *testing.T, o settings) *world {
 	w := newWorld(t, options{settings: o})
-	w.writer(writer.Options{Job: "j", Instance: "i"}).Counter("c").Add(7)
-	w.run(10 * time.Second)
+	w.Writer(writer.Options{Job: "j", Instance: "i"}).Counter("c").Add(7)
+	w.Run(10 * time.Second)
 	return w
 }
 
@@ -63,6 +64,8 @@ func TestHTTPFailures(t *testing.T) {
 		}
 	}
 	const retried, refused, taken = "retried", "refused", "taken"
+	names := []string{"an hour"} // TestOutage
+	defer func() { exporttest.HoldFailures(t, "OTLP", "tried over HTTP", names) }()
 	for _, c := range []struct {
 		name  string
 		first func(http.ResponseWriter, *http.Request)
@@ -112,6 +115,7 @@ func TestHTTPFailures(t *testing.T) {
 			}
 		}, want: retried},
 	} {
+		names = append(names, c.name)
 		t.Run(c.name, func(t *testing.T) {
 			r := &receiver{http: func(n int, w http.ResponseWriter, q *http.Request) bool {
 				if n == 1 {
@@ -172,8 +176,11 @@ func TestGRPCFailures(t *testing.T) {
 		codes.Canceled: "retried", codes.DeadlineExceeded: "retried", codes.Aborted: "retried", codes.OutOfRange: "retried",
 		codes.Unavailable: "retried", codes.DataLoss: "retried",
 	}
+	var names []string
+	run := func(name string, test func(*testing.T)) { names = append(names, name); t.Run(name, test) }
+	defer func() { exporttest.HoldFailures(t, "OTLP", "tried over gRPC", names) }()
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
-		t.Run(code.String(), func(t *testing.T) {
+		run(code.String(), func(t *testing.T) {
 			r := &receiver{grpc: func(n int, _ context.Context) (*collector.ExportMetricsServiceResponse, error) {
 				if n == 1 {
 					return nil, status.Error(code, "so it is: 100 %")
@@ -192,7 +199,7 @@ func TestGRPCFailures(t *testing.T) {
 			checkOutcome(t, w, r, outcome, nil)
 		})
 	}
-	t.Run("ResourceExhausted with RetryInfo", func(t *testing.T) {
+	run("ResourceExhausted with RetryInfo", func(t *testing.T) {
 		r := &receiver{grpc: func(n int, ctx context.Context) (*collector.ExportMetricsServiceResponse, error) {
 			if n > 1 {
 				return nil, nil
@@ -208,7 +215,7 @@ func TestGRPCFailures(t *testing.T) {
 		}
 		checkOutcome(t, w, r, "retried", nil)
 	})
-	t.Run("partial success", func(t *testing.T) {
+	run("partial success", func(t *testing.T) {
 		r := &receiver{grpc: func(int, context.Context) (*collector.ExportMetricsServiceResponse, error) {
 			return &collector.ExportMetricsServiceResponse{PartialSuccess: &collector.ExportMetricsPartialSuccess{RejectedDataPoints: 1, ErrorMessage: "no"}}, nil
 		}}
@@ -218,7 +225,7 @@ func TestGRPCFailures(t *testing.T) {
 			return s.Requests[export.OutcomePartial] == 1 && s.Refused["partial_success"] == 1
 		})
 	})
-	t.Run("hang", func(t *testing.T) {
+	run("hang", func(t *testing.T) {
 		r := &receiver{grpc: func(n int, ctx context.Context) (*collector.ExportMetricsServiceResponse, error) {
 			if n == 1 {
 				<-ctx.Done() // the deadline travels with the request
@@ -230,7 +237,7 @@ func TestGRPCFailures(t *testing.T) {
 		w.flush()
 		checkOutcome(t, w, r, "retried", nil)
 	})
-	t.Run("not gRPC at all", func(t *testing.T) {
+	run("not gRPC at all", func(t *testing.T) {
 		r := &receiver{http: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
 			w.WriteHeader(http.StatusForbidden)
 			return true
@@ -262,12 +269,12 @@ func TestOutage(t *testing.T) {
 		return down
 	}}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r), BatchPoints: 2}})
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	var want []string
 	for i := range 12 {
 		wr.Counter("a").Add(1)
 		wr.Counter("b").Add(2)
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		want = append(want, fmt.Sprintf(`j/a{} "" counter 0..%d int %d`, 10*(i+1), i+1), fmt.Sprintf(`j/b{} "" counter 0..%d int %d`, 10*(i+1), 2*(i+1)))
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		if err := w.e.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -296,11 +303,11 @@ func TestFinishedAfterTheAnswer(t *testing.T) {
 		return n < 5
 	}}
 	w := newWorld(t, options{settings: settings{Endpoint: startHTTP(t, r)}})
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	wr.Counter("c").Inc()
-	w.now += 3 * time.Second
+	w.Now += 3 * time.Second
 	wr.Close()
-	id := w.segments()[0].ID()
+	id := w.Segments()[0].ID()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = w.e.Flush(ctx)
@@ -311,7 +318,7 @@ func TestFinishedAfterTheAnswer(t *testing.T) {
 	if !w.e.Finished(id) {
 		t.Error("want it finished")
 	}
-	sameLines(t, r.lines(), `
+	exporttest.SameLines(t, r.lines(), `
 		j/c{} "" counter 0..3 int 1
 		j/c{} "" counter 0..3.001 stale
 	`)
@@ -385,7 +392,7 @@ func TestTLS(t *testing.T) {
 			o := settings{Endpoint: endpoint, Protocol: protocol, Certificate: cert, ClientCert: cert, ClientKey: key}
 			w := one(t, o)
 			w.flush()
-			sameLines(t, r.lines(), onePoint)
+			exporttest.SameLines(t, r.lines(), onePoint)
 			if shown.Load() == 0 {
 				t.Error("want a client certificate shown, got none")
 			}

@@ -22,7 +22,7 @@ func BenchmarkFlush(b *testing.B) {
 			defer s.Close()
 			w := newWorld(b, Options{Message: message}, s.URL)
 			for i := range 50 {
-				wr := w.writer(writer.Options{Job: "fleet", Instance: fmt.Sprint(i)})
+				wr := w.Writer(writer.Options{Job: "fleet", Instance: fmt.Sprint(i)})
 				for n := range 60 {
 					wr.Counter(fmt.Sprintf("c%02d_total", n), writer.Label("queue", fmt.Sprint(n%8))).Add(uint64(n))
 				}
@@ -37,13 +37,13 @@ func BenchmarkFlush(b *testing.B) {
 					}
 				}
 			}
-			w.run(10 * time.Second)
+			w.Run(10 * time.Second)
 			w.flush()
 			before := w.e.Stats()
 			b.ReportAllocs()
 			for b.Loop() {
 				b.StopTimer()
-				w.run(10 * time.Second)
+				w.Run(10 * time.Second)
 				b.StartTimer()
 				w.flush()
 			}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shmts/shmts/internal/export"
+	"github.com/shmts/shmts/internal/export/exporttest"
 	"github.com/shmts/shmts/internal/export/httpclient"
 	"github.com/shmts/shmts/writer"
 )
@@ -22,14 +22,14 @@ import (
 // one is a world with two points to send: in 2.0 of one counter, in 1.0, where that would be two requests, of two gauges.
 func one(t *testing.T, o Options, r *receiver) *world {
 	w := newWorld(t, o, start(t, r))
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	if o.Message == MessageV1 {
 		wr.Gauge("a").Set(1)
 		wr.Gauge("b").Set(1)
 	} else {
 		wr.Counter("c").Add(7)
 	}
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	return w
 }
 
@@ -51,7 +51,6 @@ func code(n int, body string, header ...string) handler {
 func TestFailures(t *testing.T) {
 	const samples = "X-Prometheus-Remote-Write-Samples-Written"
 	const retried, refused, taken = "retried", "refused", "taken"
-	tried := documented(t)
 	cases := []struct {
 		name    string
 		first   handler
@@ -116,9 +115,7 @@ func TestFailures(t *testing.T) {
 	for _, c := range cases {
 		names = append(names, c.name)
 	}
-	if slices.Sort(names); !slices.Equal(names, tried) {
-		t.Errorf("docs/export.md: want each of these in the table of failures, once: %q, got %q", names, tried)
-	}
+	exporttest.HoldFailures(t, "remote-write", "tried", names)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -144,7 +141,7 @@ func TestFailures(t *testing.T) {
 				requests, lines = 2, onePoint
 				outcome[export.OutcomeRetry], outcome[export.OutcomeOK] = 1, 1
 			case "fallen back":
-				requests, lines = 3, split(asV1(strings.Join(onePoint, "\n")))
+				requests, lines = 3, exporttest.Lines(asV1(strings.Join(onePoint, "\n")))
 				outcome[export.OutcomeOK] = 1
 			case refused:
 				outcome[export.OutcomeRefused] = 1
@@ -179,32 +176,6 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// documented are the cases that the table of docs/export.md names.
-func documented(t *testing.T) (names []string) {
-	t.Helper()
-	page, err := os.ReadFile("../../../docs/export.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, table, ok := strings.Cut(string(page), "<!-- failures -->\n")
-	if !ok {
-		t.Fatal("docs/export.md: want the table of failures behind its marker, got none")
-	}
-	for line := range strings.Lines(table) {
-		if !strings.HasPrefix(line, "|") {
-			break
-		}
-		cells := strings.Split(strings.TrimSpace(line), "|")
-		for i, name := range strings.Split(cells[len(cells)-2], "`") {
-			if i%2 == 1 {
-				names = append(names, name)
-			}
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 // A receiver that is away for an hour: memory stays one batch, and what the rings still hold arrives, once and in order.
 func TestOutage(t *testing.T) {
 	var down atomic.Bool
@@ -216,13 +187,13 @@ func TestOutage(t *testing.T) {
 		return down.Load()
 	}}
 	w := newWorld(t, Options{MaxSamples: 10, MaxShards: 2}, start(t, r))
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	c := wr.Counter("c")
 	var want []string
 	for range 6 { // an hour in tens of minutes
 		for range 60 {
 			c.Add(1)
-			w.run(10 * time.Second)
+			w.Run(10 * time.Second)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		if err := w.e.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -274,11 +245,11 @@ func TestPartsAreKept(t *testing.T) {
 		return false
 	}
 	w := newWorld(t, Options{MaxSamples: 20, MaxShards: 4}, start(t, r))
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	for k := range 300 {
 		wr.Counter("c", writer.Label("k", fmt.Sprint(k))).Add(1)
 	}
-	w.run(60 * time.Second)
+	w.Run(60 * time.Second)
 	w.flush()
 	got := r.got()
 	slices.Sort(got)
@@ -300,18 +271,18 @@ func TestPartsAreKept(t *testing.T) {
 func TestFallBackEnds(t *testing.T) {
 	r := &receiver{only1: true}
 	w := one(t, Options{}, r)
-	wr := w.ws[0]
+	wr := w.Writers[0]
 	w.flush()
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	before := r.requests()
 	w.flush()
 	if n := r.requests() - before; n != 1 || w.enc.Version() != "1.0" {
 		t.Errorf("want one request of 1.0, got %d, %s", n, w.enc.Version())
 	}
 	r.only1 = false
-	w.now += time.Hour
+	w.Now += time.Hour
 	wr.Tick()
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
 	if got := r.got(); w.enc.Version() != "2.0" || !strings.HasSuffix(got[len(got)-1], "since 0") {
 		t.Errorf("want 2.0 again, got %s, %q", w.enc.Version(), got)
@@ -323,13 +294,13 @@ func TestLayers(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{Message: MessageV1}, start(t, r))
 	for _, i := range []string{"a", "b", "a"} { // the third one follows the first
-		wr := w.writer(writer.Options{Job: "j", Instance: i})
+		wr := w.Writer(writer.Options{Job: "j", Instance: i})
 		wr.Counter("c").Add(1)
 		wr.Gauge("g").Set(1)
 		wr.Histogram("h", writer.Buckets(1, 2)).Record(1.5)
-		w.run(30 * time.Second)
+		w.Run(30 * time.Second)
 		wr.Close()
-		w.ws = nil
+		w.Writers = nil
 	}
 	w.flush()
 	for _, lines := range r.each {
@@ -379,13 +350,13 @@ func TestMetadata(t *testing.T) {
 	}
 	r.metadata = map[string]string{}
 	for range 5 {
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		w.flush()
 	}
 	if len(r.metadata) > 0 {
 		t.Error("want none within the minute")
 	}
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
 	if len(r.metadata) == 0 {
 		t.Error("want them again after the minute")

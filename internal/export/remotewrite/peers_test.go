@@ -126,11 +126,11 @@ const length = 30 * time.Minute
 // something unset. What there is is exported each so often.
 func live(t *testing.T, step, each time.Duration, begin func(w *world) []*export.Exporter) *lived {
 	w := newWorld(t, Options{}, "")
-	w.epoch = time.Now().Add(-length - time.Minute).Truncate(time.Minute).UnixNano()
+	w.Epoch = time.Now().Add(-length - time.Minute).Truncate(time.Minute).UnixNano()
 	w.step = step
 	l := &lived{world: w, exporters: begin(w)}
 	labels := map[string]string{"zone": "a"}
-	app := w.writer(writer.Options{Job: "app", Instance: "1", Labels: labels, Attributes: map[string]string{"service.version": "1.2"}})
+	app := w.Writer(writer.Options{Job: "app", Instance: "1", Labels: labels, Attributes: map[string]string{"service.version": "1.2"}})
 	var vm *writer.Writer
 	uneven, steady := app.Counter("uneven"), app.Counter("steady")
 	gauge, stat, hist := app.Gauge("level"), app.Stat("wait", writer.Unit("s"), writer.NonNegative()), app.Histogram("latency", writer.Unit("s"), writer.Buckets(0.001, 4))
@@ -139,8 +139,8 @@ func live(t *testing.T, step, each time.Duration, begin func(w *world) []*export
 	for s := range int(length / time.Second) {
 		if s == 20*60 {
 			app.Close()
-			w.ws = slices.DeleteFunc(w.ws, func(x *writer.Writer) bool { return x == app })
-			app = w.writer(writer.Options{Job: "app", Instance: "1", Labels: labels, Attributes: map[string]string{"service.version": "1.3"}})
+			w.Writers = slices.DeleteFunc(w.Writers, func(x *writer.Writer) bool { return x == app })
+			app = w.Writer(writer.Options{Job: "app", Instance: "1", Labels: labels, Attributes: map[string]string{"service.version": "1.3"}})
 			uneven, steady = app.Counter("uneven"), app.Counter("steady")
 			gauge, stat, hist = app.Gauge("level"), app.Stat("wait", writer.Unit("s"), writer.NonNegative()), app.Histogram("latency", writer.Unit("s"), writer.Buckets(0.001, 4))
 		}
@@ -160,18 +160,18 @@ func live(t *testing.T, step, each time.Duration, begin func(w *world) []*export
 		gauge.Set(float64(s % 100))
 		switch s {
 		case 5 * 60:
-			vm = w.writer(writer.Options{Job: "vm", Instance: "short"})
+			vm = w.Writer(writer.Options{Job: "vm", Instance: "short"})
 			vm.Counter("work").Add(1000)
 			vm.Histogram("latency", writer.Unit("s"), writer.Buckets(0.001, 4)).Record(0.5)
 		case 5*60 + 45:
 			vm.Counter("work").Add(234)
 			vm.Close()
-			w.ws = slices.DeleteFunc(w.ws, func(x *writer.Writer) bool { return x == vm })
+			w.Writers = slices.DeleteFunc(w.Writers, func(x *writer.Writer) bool { return x == vm })
 		case 10 * 60:
 			gone.Retire()
 		}
-		w.run(time.Second)
-		if w.now%each == 0 {
+		w.Run(time.Second)
+		if w.Now%each == 0 {
 			for _, w.e = range l.exporters {
 				w.flush()
 			}
@@ -391,7 +391,7 @@ func TestTwoDaemons(t *testing.T) {
 // query is an instant query's one value at a second of the world.
 func (l *lived) query(t *testing.T, base, q string, second int) float64 {
 	t.Helper()
-	at := float64(l.epoch)/1e9 + float64(second)
+	at := float64(l.Epoch)/1e9 + float64(second)
 	r, err := http.Get(base + "/api/v1/query?" + url.Values{"query": {q}, "time": {strconv.FormatFloat(at, 'f', 3, 64)}}.Encode())
 	if err != nil {
 		t.Fatal(err)
@@ -500,13 +500,13 @@ func TestPrometheusKeepsExemplars(t *testing.T) {
 	for _, message := range []string{MessageV2, MessageV1} {
 		base := prometheus(t, "--enable-feature=exemplar-storage")
 		w := newWorld(t, Options{}, "")
-		w.epoch = time.Now().Add(-10 * time.Minute).Truncate(time.Minute).UnixNano()
+		w.Epoch = time.Now().Add(-10 * time.Minute).Truncate(time.Minute).UnixNano()
 		e := w.exporter(Options{Message: message, Exemplars: true}, writeURL(base))
-		wr := w.writer(writer.Options{Job: "app", Instance: "1"})
+		wr := w.Writer(writer.Options{Job: "app", Instance: "1"})
 		h := wr.Histogram("latency", writer.Unit("s"), writer.Buckets(0.001, 4))
 		for i := range 20 {
-			h.RecordExemplar(0.1*float64(i+1), writer.Exemplar{TraceID: [16]byte{byte(i + 1)}, SpanID: [8]byte{1}, Time: w.time()})
-			w.run(10 * time.Second)
+			h.RecordExemplar(0.1*float64(i+1), writer.Exemplar{TraceID: [16]byte{byte(i + 1)}, SpanID: [8]byte{1}, Time: w.Time()})
+			w.Run(10 * time.Second)
 			w.flush()
 		}
 		noneRefused(t, e)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shmts/shmts/internal/export/exporttest"
 	"github.com/shmts/shmts/internal/relabel"
 	"github.com/shmts/shmts/writer"
 )
@@ -99,16 +100,16 @@ func TestValues(t *testing.T) {
 				}
 				o.HTTP.Header = map[string]string{"X-Scope-OrgID": "t"}
 				w := newWorld(t, o, start(t, r))
-				recordAll(w.writer(writer.Options{Job: "svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
-				w.run(10 * time.Second)
+				recordAll(w.Writer(writer.Options{Job: "svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
+				w.Run(10 * time.Second)
 				w.flush()
 				want := all
 				if message != MessageV2 {
 					want = asV1(all)
 				}
-				sameLines(t, rounded(r.got()), want)
+				exporttest.SameLines(t, rounded(r.got()), want)
 				s := w.e.Stats()
-				if n := len(split(want)); s.Points != uint64(n) || len(s.Refused) != 0 || s.Bytes == 0 {
+				if n := len(exporttest.Lines(want)); s.Points != uint64(n) || len(s.Refused) != 0 || s.Bytes == 0 {
 					t.Errorf("want %d points counted, got %+v", n, s)
 				}
 				if most > 0 && r.requests() < 5 {
@@ -128,7 +129,7 @@ func TestValues(t *testing.T) {
 					}
 				}
 				w.flush()
-				if n := len(r.got()); n != len(split(want)) {
+				if n := len(r.got()); n != len(exporttest.Lines(want)) {
 					t.Errorf("nothing new: want nothing more sent, got %d lines", n)
 				}
 			})
@@ -140,17 +141,17 @@ func TestValues(t *testing.T) {
 func TestClassic(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{Classic: true, Message: MessageV1}, start(t, r))
-	wr := w.writer(writer.Options{Job: "svc", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "svc", Instance: "i"})
 	h := wr.Histogram("latency", writer.Unit("s"), writer.Help("how long"), writer.Buckets(0.25, 1), writer.Scale(0), writer.Label("le", "own"))
 	for _, v := range []float64{0.1, 0.3, 0.5, 0.7, 8} {
 		h.Record(v)
 	}
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
-	w.run(time.Second)
+	w.Run(time.Second)
 	wr.Close()
 	w.flush()
-	sameLines(t, rounded(r.got()), `
+	exporttest.SameLines(t, rounded(r.got()), `
 		latency_seconds_bucket{exported_le=own,instance=i,job=svc,le=0.25} 0 @0
 		latency_seconds_bucket{exported_le=own,instance=i,job=svc,le=0.5} 0 @0
 		latency_seconds_bucket{exported_le=own,instance=i,job=svc,le=1.0} 0 @0
@@ -185,17 +186,17 @@ func TestClassic(t *testing.T) {
 func TestShortLife(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{}, start(t, r))
-	wr := w.writer(writer.Options{Job: "vm", Instance: "a", Attributes: map[string]string{"os": "x"}})
+	wr := w.Writer(writer.Options{Job: "vm", Instance: "a", Attributes: map[string]string{"os": "x"}})
 	wr.Counter("c").Add(5)
 	wr.Gauge("g").Set(1)
 	wr.Gauge("never")
 	wr.Stat("silent")
 	wr.Histogram("h", writer.Buckets(1, 2), writer.Scale(0)).Record(1.5)
-	w.run(3 * time.Second)
+	w.Run(3 * time.Second)
 	wr.Close()
 	w.flush()
 	w.flush()
-	sameLines(t, r.got(), `
+	exporttest.SameLines(t, r.got(), `
 		target_info{instance=a,job=vm,os=x} 1 @3
 		c_total{instance=a,job=vm} 0 @0
 		c_total{instance=a,job=vm} 5 @3 since 0
@@ -218,18 +219,18 @@ func TestShortLife(t *testing.T) {
 func TestEnds(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{}, start(t, r))
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	c := wr.Counter("c")
 	c.Add(1)
 	st := wr.Stat("s")
 	st.Record(3)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
 	r.lines = nil
 	c.Retire()
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
-	sameLines(t, r.got(), `
+	exporttest.SameLines(t, r.got(), `
 		c_total{instance=i,job=j} stale @20
 		s{instance=i,job=j} 3 @20
 		s_min{instance=i,job=j} stale @20
@@ -239,9 +240,9 @@ func TestEnds(t *testing.T) {
 	`)
 	r.lines = nil
 	st.Record(-4)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
-	sameLines(t, r.got(), `
+	exporttest.SameLines(t, r.got(), `
 		s{instance=i,job=j} -4 @30
 		s_min{instance=i,job=j} -4 @30
 		s_max{instance=i,job=j} -4 @30
@@ -254,22 +255,22 @@ func TestEnds(t *testing.T) {
 func TestSuccessor(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{}, start(t, r))
-	first := w.writer(writer.Options{Job: "j", Instance: "i"})
+	first := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	first.Counter("c").Add(9)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
-	w.run(time.Second)
+	w.Run(time.Second)
 	first.Close()
-	w.run(4 * time.Second)
-	second := w.writer(writer.Options{Job: "j", Instance: "i"})
+	w.Run(4 * time.Second)
+	second := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	second.Counter("c").Add(20)
-	w.run(5 * time.Second)
+	w.Run(5 * time.Second)
 	w.flush()
-	w.run(time.Second)
+	w.Run(time.Second)
 	second.Counter("late").Add(1)
-	w.run(9 * time.Second)
+	w.Run(9 * time.Second)
 	w.flush()
-	want := split(`
+	want := exporttest.Lines(`
 		c_total{instance=i,job=j} 0 @0
 		c_total{instance=i,job=j} 9 @10 since 0
 		c_total{instance=i,job=j} 9 @11 since 0
@@ -291,19 +292,19 @@ func TestSuccessor(t *testing.T) {
 func TestTimesGoOn(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{}, start(t, r))
-	wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+	wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 	c := wr.Counter("c")
 	c.Add(1)
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
-	w.stepped = -25 * time.Second
-	w.run(20 * time.Second)
+	w.Stepped = -25 * time.Second
+	w.Run(20 * time.Second)
 	w.flush()
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	c.Add(1)
 	wr.Close()
 	w.flush()
-	sameLines(t, r.got(), `
+	exporttest.SameLines(t, r.got(), `
 		c_total{instance=i,job=j} 0 @0
 		c_total{instance=i,job=j} 1 @10 since 0
 		c_total{instance=i,job=j} 1 @15 since 0
@@ -337,26 +338,26 @@ func TestRelabel(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{Rules: func() *relabel.Rules { return rules }}, start(t, r))
 	for _, i := range []string{"a:1", "b:1"} {
-		wr := w.writer(writer.Options{Job: "j", Instance: i, Labels: map[string]string{"zone": "z"}, Attributes: map[string]string{"os": "x"}})
+		wr := w.Writer(writer.Options{Job: "j", Instance: i, Labels: map[string]string{"zone": "z"}, Attributes: map[string]string{"os": "x"}})
 		wr.Stat("s").Record(1)
 		wr.Gauge("g", writer.Label("cluster", "own")).Set(2)
 	}
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
 	var want string
 	for _, i := range []string{"a", "b"} {
 		of := fmt.Sprintf("{cluster=c-1,host=%s,instance=%s:1,job=j} ", i, i)
 		want += "s" + of + "1 @10\ns_sum" + of + "1 @10\ns_count" + of + "0 @0\ns_count" + of + "1 @10 since 0\ng" + of + "2 @10\n"
 	}
-	sameLines(t, r.got(), want+"target_info{cluster=c-1,host=a,instance=a:1,job=j,os=x} 1 @10")
+	exporttest.SameLines(t, r.got(), want+"target_info{cluster=c-1,host=a,instance=a:1,job=j,os=x} 1 @10")
 	// Other rules hold from the next row on.
 	if rules, err = relabel.Parse([]byte("- {source_labels: [__name__, instance], regex: 'g;a:1', action: keep}")); err != nil {
 		t.Fatal(err)
 	}
 	r.lines = nil
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
-	sameLines(t, r.got(), "g{cluster=own,instance=a:1,job=j,zone=z} 2 @20")
+	exporttest.SameLines(t, r.got(), "g{cluster=own,instance=a:1,job=j,zone=z} 2 @20")
 }
 
 // The processes of one program share a schema, also behind rules that look at names alone.
@@ -368,9 +369,9 @@ func TestSchemaIsShared(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{Rules: func() *relabel.Rules { return rules }}, start(t, r))
 	for i := range 20 {
-		recordAll(w.writer(writer.Options{Job: "j", Instance: fmt.Sprint(i)}))
+		recordAll(w.Writer(writer.Options{Job: "j", Instance: fmt.Sprint(i)}))
 	}
-	w.run(10 * time.Second)
+	w.Run(10 * time.Second)
 	w.flush()
 	if n := len(w.enc.schemas); n != 1 {
 		t.Errorf("want one schema, got %d", n)
@@ -385,12 +386,12 @@ func TestShards(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{MaxSamples: 50, MaxShards: 4}, start(t, r))
 	for i := range 10 {
-		wr := w.writer(writer.Options{Job: "j", Instance: fmt.Sprint(i)})
+		wr := w.Writer(writer.Options{Job: "j", Instance: fmt.Sprint(i)})
 		for k := range 40 {
 			wr.Counter("c", writer.Label("k", fmt.Sprint(k))).Add(1)
 		}
 	}
-	w.run(300 * time.Second)
+	w.Run(300 * time.Second)
 	w.flush()
 	if got, want := len(r.got()), 10*40*31; got != want {
 		t.Errorf("want %d samples, got %d", want, got)
@@ -414,7 +415,7 @@ func TestShards(t *testing.T) {
 		}
 	}
 	for range 3 {
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		r.first = nil
 		w.enc.o.MaxSamples = 1 << 20
 		w.flush()
@@ -443,17 +444,17 @@ func TestExemplars(t *testing.T) {
 	} {
 		r := &receiver{}
 		w := newWorld(t, c.o, start(t, r))
-		wr := w.writer(writer.Options{Job: "j", Instance: "i"})
+		wr := w.Writer(writer.Options{Job: "j", Instance: "i"})
 		at := func(s int64) time.Time { return time.Unix(0, epoch).Add(time.Duration(s) * time.Second) }
 		h := wr.Histogram("h", writer.Buckets(1, 4), writer.Scale(0))
 		cn := wr.Counter("c")
-		w.run(time.Second)
+		w.Run(time.Second)
 		cn.AddExemplar(3, writer.Exemplar{TraceID: [16]byte{1}, SpanID: [8]byte{2}, Time: at(4)})
 		h.RecordExemplar(1.5, writer.Exemplar{TraceID: [16]byte{3}, Time: at(5)})
 		h.RecordExemplar(9, writer.Exemplar{TraceID: [16]byte{4}, Time: at(6)})
-		w.run(9 * time.Second)
+		w.Run(9 * time.Second)
 		w.flush()
-		w.run(10 * time.Second)
+		w.Run(10 * time.Second)
 		w.flush()
 		if c.want == "" {
 			if len(r.traces) > 0 {
@@ -461,6 +462,6 @@ func TestExemplars(t *testing.T) {
 			}
 			continue
 		}
-		sameLines(t, r.traces, c.want)
+		exporttest.SameLines(t, r.traces, c.want)
 	}
 }
