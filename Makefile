@@ -61,7 +61,7 @@ $(STATICCHECK):
 	GOBIN=$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 
 .PHONY: bench
-bench: build ## measure next to peers and write bench/RESULTS.md (a quarter of an hour)
+bench: build ## measure next to peers and write bench/RESULTS.md (half an hour)
 	@tools/needs bench
 	$(GO) run ./bench/run
 

@@ -4,7 +4,7 @@
 // It runs bench/peers (Go record calls next to other libraries), bench/c/record.c
 // (C, next to PCP's libpcp_mmv where its headers are), bench/archive (what the archive takes and costs, next to Prometheus's TSDB
 // and rrdtool) and bench/fleet (a thousand segments and daemons, next to Prometheus). Run it from the root of the repository, on a machine that does
-// nothing else; it takes about twelve minutes, and some more the first time, to build Prometheus.
+// nothing else; it takes about 25 minutes, and some more the first time, to build Prometheus and the Collector.
 package main
 
 import (
