@@ -443,10 +443,7 @@ func (p *archivePrinter) archived(t *catTable, s *reader.Series, chunk *archive.
 		return err
 	}
 	if p.lines++; p.lines%heldLines == 0 {
-		if err := p.done(); err != nil {
-			return err
-		}
-		p.streaming = true
+		return p.done()
 	}
 	return nil
 }

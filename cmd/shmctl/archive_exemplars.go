@@ -63,7 +63,7 @@ func catArchivedExemplars(c *cli.Context, a archive.Reader, sel archive.Selectio
 	if err != nil {
 		return err
 	}
-	out := &archiveExemplarPrinter{c: c, grid: newGrid("TIME", "JOB", "INSTANCE", ">NUMBER", "SERIES", ">VALUE", "TRACE", "SPAN")}
+	out := &archiveExemplarPrinter{sheet: sheet{c: c, grid: newGrid("TIME", "JOB", "INSTANCE", ">NUMBER", "SERIES", ">VALUE", "TRACE", "SPAN")}}
 	if c.String("format") == "csv" && !c.Bool("json") {
 		out.csv = csv.NewWriter(c.App.Writer)
 		if err := out.csv.Write([]string{"time", "segment", "job", "instance", "number", "series", "value", "trace_id", "span_id"}); err != nil {
@@ -117,11 +117,8 @@ func catArchivedExemplars(c *cli.Context, a archive.Reader, sel archive.Selectio
 
 // An archiveExemplarPrinter prints exemplars as text, CSV or JSON lines.
 type archiveExemplarPrinter struct {
-	c         *cli.Context
-	grid      *grid
-	csv       *csv.Writer
-	rows      int
-	streaming bool // the heading is out
+	sheet
+	rows int
 }
 
 func (p *archiveExemplarPrinter) print(j *archiveExemplarJSON) error {
@@ -133,33 +130,7 @@ func (p *archiveExemplarPrinter) print(j *archiveExemplarJSON) error {
 	}
 	p.grid.add(timeText(j.at), j.Job, j.Instance, digits(j.Number), j.title, partText(j.Value), j.TraceID, j.SpanID)
 	if p.rows++; p.rows%heldLines == 0 {
-		p.lines()
+		p.held()
 	}
 	return nil
-}
-
-// lines prints what is held of the text.
-func (p *archiveExemplarPrinter) lines() {
-	lines := p.grid.lines()
-	if p.streaming {
-		lines = lines[1:]
-	}
-	for _, l := range lines {
-		fmt.Fprintln(p.c.App.Writer, l)
-	}
-	p.grid.wide, p.grid.rows, p.streaming = p.grid.widths(), nil, true
-}
-
-func (p *archiveExemplarPrinter) done() error {
-	switch {
-	case p.c.Bool("json"):
-	case p.csv != nil:
-		p.csv.Flush()
-		if err := p.csv.Error(); err != nil {
-			return err
-		}
-	default:
-		p.lines()
-	}
-	return flush(p.c)
 }

@@ -279,7 +279,6 @@ func follow(c *cli.Context, p *printer, cursors []cursor, begin, end int64) erro
 	if err := p.done(); err != nil {
 		return err
 	}
-	p.streaming = true
 	wait := time.Second
 	for _, cur := range cursors {
 		wait = min(wait, cur.g.Tables()[cur.table].Tiers[cur.tier].Step)
@@ -313,13 +312,10 @@ func follow(c *cli.Context, p *printer, cursors []cursor, begin, end int64) erro
 
 // A printer prints samples as text, CSV or JSON lines.
 type printer struct {
-	c         *cli.Context
-	lead      []string // columns in front of the series
-	columns   []string // parts
-	named     bool     // a column for the series
-	grid      *grid    // text: held until done, so that columns line up
-	csv       *csv.Writer
-	streaming bool // the heading is out; rows are printed as they come
+	sheet
+	lead    []string // columns in front of the series
+	columns []string // parts
+	named   bool     // a column for the series
 }
 
 func newPrinter(c *cli.Context, cursors []cursor) *printer {
@@ -338,7 +334,7 @@ func newPrinter(c *cli.Context, cursors []cursor) *printer {
 
 // newSamplePrinter prints samples of n series, whose values have these parts.
 func newSamplePrinter(c *cli.Context, lead []string, n int, has map[string]bool) *printer {
-	p := &printer{c: c, lead: lead, named: n > 1 || c.String("format") == "csv"}
+	p := &printer{sheet: sheet{c: c}, lead: lead, named: n > 1 || c.String("format") == "csv"}
 	for _, part := range partNames {
 		if has[part] {
 			p.columns = append(p.columns, part)
@@ -413,27 +409,4 @@ func shortPart(x any, text string, exact bool) string {
 		return shortText(f)
 	}
 	return text
-}
-
-// done prints what was held back. Rows that come later line up with the first ones
-// as long as they are no wider.
-func (p *printer) done() error {
-	switch {
-	case p.c.Bool("json"):
-	case p.csv != nil:
-		p.csv.Flush()
-		if err := p.csv.Error(); err != nil {
-			return err
-		}
-	default:
-		lines := p.grid.lines()
-		if p.streaming {
-			lines = lines[1:]
-		}
-		for _, l := range lines {
-			fmt.Fprintln(p.c.App.Writer, l)
-		}
-		p.grid.wide, p.grid.rows = p.grid.widths(), nil
-	}
-	return flush(p.c)
 }

@@ -82,7 +82,7 @@ type exemplarCursor struct {
 
 // catExemplars prints the exemplars of series instead of rows.
 func catExemplars(c *cli.Context, v *view, list []*reader.Segment, picks []pick, begin, end int64) error {
-	p := &exemplarPrinter{c: c, grid: newGrid(append([]string{"TIME"}, exemplarHead...)...)}
+	p := &exemplarPrinter{sheet{c: c, grid: newGrid(append([]string{"TIME"}, exemplarHead...)...)}}
 	if c.String("format") == "csv" && !c.Bool("json") {
 		p.csv = csv.NewWriter(c.App.Writer)
 		p.csv.Write([]string{"time", "segment", "number", "series", "value", "trace_id", "span_id"})
@@ -107,7 +107,6 @@ func catExemplars(c *cli.Context, v *view, list []*reader.Segment, picks []pick,
 	if err := p.done(); err != nil || !c.Bool("follow") {
 		return err
 	}
-	p.streaming = true
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -158,10 +157,7 @@ func (cur *exemplarCursor) print(p *exemplarPrinter, v *view, picks []pick, begi
 
 // An exemplarPrinter prints them as text, CSV or JSON lines.
 type exemplarPrinter struct {
-	c         *cli.Context
-	grid      *grid
-	csv       *csv.Writer
-	streaming bool // the heading is out
+	sheet
 }
 
 func (p *exemplarPrinter) print(j *exemplarJSON) error {
@@ -173,27 +169,6 @@ func (p *exemplarPrinter) print(j *exemplarJSON) error {
 	}
 	p.grid.add(append([]string{timeText(j.at)}, j.cells()...)...)
 	return nil
-}
-
-func (p *exemplarPrinter) done() error {
-	switch {
-	case p.c.Bool("json"):
-	case p.csv != nil:
-		p.csv.Flush()
-		if err := p.csv.Error(); err != nil {
-			return err
-		}
-	default:
-		lines := p.grid.lines()
-		if p.streaming {
-			lines = lines[1:]
-		}
-		for _, l := range lines {
-			fmt.Fprintln(p.c.App.Writer, l)
-		}
-		p.grid.wide, p.grid.rows = p.grid.widths(), nil
-	}
-	return flush(p.c)
 }
 
 // traceOf reads the trace and the span that write is to leave with its values.
