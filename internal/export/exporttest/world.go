@@ -113,6 +113,30 @@ func (w *World) Flush(e *export.Exporter) {
 	}
 }
 
+// RecordAll records one series of every kind, with values that are exact; of one, labels are such as need translation.
+func RecordAll(w *writer.Writer) {
+	w.Counter("rx.packets", writer.Label("queue", "0"), writer.Unit("{packet}"), writer.Help("packets")).Add(7)
+	w.Counter("rx.packets", writer.Label("queue", "1"), writer.Unit("{packet}"), writer.Help("packets")).Add(1 << 63)
+	w.FloatCounter("cpu", writer.Unit("s"), writer.Label("Zone", "own"), writer.Label("job", "own")).Add(2.5)
+	w.UpDownCounter("open").Add(-3)
+	w.Gauge("temperature", writer.Unit("Cel")).Set(21.5)
+	w.IntGauge("level").Set(-7)
+	w.Gauge("never")
+	st := w.Stat("depth", writer.NonNegative())
+	st.Record(4)
+	st.Record(1.5)
+	w.Stat("queue.wait", writer.Unit("s")).Record(-0.5)
+	w.Stat("silent")
+	h := w.Histogram("latency", writer.Unit("s"), writer.Buckets(0.25, 1))
+	for _, v := range []float64{0.5, 0.5, 1, 0.25, 0.125, 0, 8} { // upper bounds inclusive; 8 above, three at or below the lower bound
+		h.Record(v)
+	}
+	s := w.IntHistogram("size", writer.Unit("By"), writer.Buckets(64, 128), writer.Scale(0))
+	s.Record(100)
+	s.Record(100)
+	w.Histogram("empty", writer.Buckets(0.25, 1))
+}
+
 // Lines are a text's, without the space around each.
 func Lines(text string) []string {
 	out := strings.Split(strings.TrimSpace(text), "\n")

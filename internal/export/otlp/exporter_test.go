@@ -76,34 +76,10 @@ func (w *world) open(t testing.TB) {
 
 func (w *world) flush() { w.T.Helper(); w.Flush(w.e) }
 
-// recordAll records one series of every kind, with values that are exact.
-func recordAll(w *writer.Writer) {
-	w.Counter("rx.packets", writer.Label("queue", "0"), writer.Unit("{packet}"), writer.Help("packets")).Add(7)
-	w.Counter("rx.packets", writer.Label("queue", "1"), writer.Unit("{packet}"), writer.Help("packets")).Add(1 << 63)
-	w.FloatCounter("cpu", writer.Unit("s")).Add(2.5)
-	w.UpDownCounter("open").Add(-3)
-	w.Gauge("temperature", writer.Unit("Cel")).Set(21.5)
-	w.IntGauge("level").Set(-7)
-	w.Gauge("never")
-	st := w.Stat("depth", writer.NonNegative())
-	st.Record(4)
-	st.Record(1.5)
-	w.Stat("queue.wait", writer.Unit("s")).Record(-0.5)
-	w.Stat("silent")
-	h := w.Histogram("latency", writer.Unit("s"), writer.Buckets(0.25, 1))
-	for _, v := range []float64{0.5, 0.5, 1, 0.25, 0.125, 0, 8} { // upper bounds inclusive; 8 above, three at or below the lower bound
-		h.Record(v)
-	}
-	s := w.IntHistogram("size", writer.Unit("By"), writer.Buckets(64, 128), writer.Scale(0))
-	s.Record(100)
-	s.Record(100)
-	w.Histogram("empty", writer.Buckets(0.25, 1))
-}
-
 const allLines = `
 	svc/rx.packets{queue=0,zone=a} "{packet}" counter 0..10 int 7
 	svc/rx.packets{queue=1,zone=a} "{packet}" counter 0..10 double 9.223372036854776e+18
-	svc/cpu{zone=a} "s" counter 0..10 double 2.5
+	svc/cpu{Zone=own,job=own,zone=a} "s" counter 0..10 double 2.5
 	svc/open{zone=a} "" updown 0..10 int -3
 	svc/temperature{zone=a} "Cel" gauge -..10 double 21.5
 	svc/level{zone=a} "" gauge -..10 int -7
@@ -139,7 +115,7 @@ func TestValues(t *testing.T) {
 					o.Endpoint = startGRPC(t, r)
 				}
 				w := newWorld(t, options{settings: o})
-				recordAll(w.Writer(writer.Options{Job: "ns/svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
+				exporttest.RecordAll(w.Writer(writer.Options{Job: "ns/svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
 				w.Run(10 * time.Second)
 				w.flush()
 				exporttest.SameLines(t, r.lines(), allLines)

@@ -13,31 +13,7 @@ import (
 	"github.com/shmts/shmts/writer"
 )
 
-// recordAll records one series of every kind, with values that are exact.
-func recordAll(w *writer.Writer) {
-	w.Counter("rx.packets", writer.Label("queue", "0"), writer.Unit("{packet}"), writer.Help("packets")).Add(7)
-	w.Counter("rx.packets", writer.Label("queue", "1"), writer.Unit("{packet}"), writer.Help("packets")).Add(1 << 63)
-	w.FloatCounter("cpu", writer.Unit("s"), writer.Label("Zone", "own"), writer.Label("job", "own")).Add(2.5)
-	w.UpDownCounter("open").Add(-3)
-	w.Gauge("temperature", writer.Unit("Cel")).Set(21.5)
-	w.IntGauge("level").Set(-7)
-	w.Gauge("never")
-	st := w.Stat("depth", writer.NonNegative())
-	st.Record(4)
-	st.Record(1.5)
-	w.Stat("queue.wait", writer.Unit("s")).Record(-0.5)
-	w.Stat("silent")
-	h := w.Histogram("latency", writer.Unit("s"), writer.Buckets(0.25, 1))
-	for _, v := range []float64{0.5, 0.5, 1, 0.25, 0.125, 0, 8} { // upper bounds inclusive; 8 above, three at or below the lower bound
-		h.Record(v)
-	}
-	s := w.IntHistogram("size", writer.Unit("By"), writer.Buckets(64, 128), writer.Scale(0))
-	s.Record(100)
-	s.Record(100)
-	w.Histogram("empty", writer.Buckets(0.25, 1))
-}
-
-// all is what comes of it after ten seconds, with "since 0" where 2.0 has it. LABELS are instance=i-1,job=svc.
+// all is what comes of exporttest.RecordAll after ten seconds, with "since 0" where 2.0 has it. LABELS are instance=i-1,job=svc.
 const all = `
 	target_info{host_name=h,instance=i-1,job=svc,zone=a} 1 @10
 	rx_packets_total{instance=i-1,job=svc,queue=0,zone=a} 0 @0
@@ -100,7 +76,7 @@ func TestValues(t *testing.T) {
 				}
 				o.HTTP.Header = map[string]string{"X-Scope-OrgID": "t"}
 				w := newWorld(t, o, start(t, r))
-				recordAll(w.Writer(writer.Options{Job: "svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
+				exporttest.RecordAll(w.Writer(writer.Options{Job: "svc", Instance: "i-1", Labels: map[string]string{"zone": "a"}, Attributes: map[string]string{"host.name": "h"}}))
 				w.Run(10 * time.Second)
 				w.flush()
 				want := all
@@ -369,7 +345,7 @@ func TestSchemaIsShared(t *testing.T) {
 	r := &receiver{}
 	w := newWorld(t, Options{Rules: func() *relabel.Rules { return rules }}, start(t, r))
 	for i := range 20 {
-		recordAll(w.Writer(writer.Options{Job: "j", Instance: fmt.Sprint(i)}))
+		exporttest.RecordAll(w.Writer(writer.Options{Job: "j", Instance: fmt.Sprint(i)}))
 	}
 	w.Run(10 * time.Second)
 	w.flush()
