@@ -131,7 +131,7 @@ func catAction(c *cli.Context) error {
 	if !c.Bool("follow") {
 		return p.done()
 	}
-	return follow(c, p, cursors, begin, end)
+	return follow(p, cursors, begin, end)
 }
 
 // window is what since, from and to say, in unix ns.
@@ -275,39 +275,24 @@ func (cur *cursor) row(p *printer, r *reader.Row) error {
 }
 
 // follow prints what comes until every writer has ended, the window has, or the user had enough.
-func follow(c *cli.Context, p *printer, cursors []cursor, begin, end int64) error {
-	if err := p.done(); err != nil {
-		return err
-	}
+func follow(p *printer, cursors []cursor, begin, end int64) error {
 	wait := time.Second
 	for _, cur := range cursors {
 		wait = min(wait, cur.g.Tables()[cur.table].Tiers[cur.tier].Step)
 	}
-	tick := time.NewTicker(wait / 2)
-	defer tick.Stop()
-	for {
-		ended := true
+	return p.follow(wait/2, end, func() (ended bool, err error) {
+		ended = true
 		for i := range cursors {
 			if err := cursors[i].g.Refresh(); err != nil {
-				return err
+				return false, err
 			}
 			if err := cursors[i].print(p, begin, end, 0); err != nil {
-				return err
+				return false, err
 			}
 			ended = ended && cursors[i].g.Liveness().Ended()
 		}
-		if err := p.done(); err != nil {
-			return err
-		}
-		if ended || time.Now().UnixNano() > end {
-			return nil
-		}
-		select {
-		case <-c.Context.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+		return ended, nil
+	})
 }
 
 // A printer prints samples as text, CSV or JSON lines.

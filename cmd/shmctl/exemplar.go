@@ -104,34 +104,22 @@ func catExemplars(c *cli.Context, v *view, list []*reader.Segment, picks []pick,
 			return err
 		}
 	}
-	if err := p.done(); err != nil || !c.Bool("follow") {
-		return err
+	if !c.Bool("follow") {
+		return p.done()
 	}
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ended := true
+	return p.follow(500*time.Millisecond, end, func() (ended bool, err error) {
+		ended = true
 		for _, cur := range cursors {
 			if err := v.settle(cur.g); err != nil {
-				return err
+				return false, err
 			}
 			if err := cur.print(p, v, picks, begin, end, 0); err != nil {
-				return err
+				return false, err
 			}
 			ended = ended && cur.g.Liveness().Ended()
 		}
-		if err := p.done(); err != nil {
-			return err
-		}
-		if ended || time.Now().UnixNano() > end {
-			return nil
-		}
-		select {
-		case <-c.Context.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
+		return ended, nil
+	})
 }
 
 // print prints exemplars from next on in the window; the last n of them, if n is not 0.

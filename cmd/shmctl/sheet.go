@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -41,4 +42,31 @@ func (s *sheet) held() {
 		fmt.Fprintln(s.c.App.Writer, l)
 	}
 	s.grid.wide, s.grid.rows, s.streaming = s.grid.widths(), nil, true
+}
+
+// follow prints what is held, and then what more adds each time, until more says that all have ended, the time is after end (unix ns), or the user had
+// enough.
+func (s *sheet) follow(every time.Duration, end int64, more func() (ended bool, err error)) error {
+	if err := s.done(); err != nil {
+		return err
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		ended, err := more()
+		if err != nil {
+			return err
+		}
+		if err := s.done(); err != nil {
+			return err
+		}
+		if ended || time.Now().UnixNano() > end {
+			return nil
+		}
+		select {
+		case <-s.c.Context.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 }
