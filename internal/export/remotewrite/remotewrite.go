@@ -272,17 +272,8 @@ func (e *Encoder) Send(ctx context.Context) export.Result {
 	wg.Wait()
 	var out export.Result
 	for i, r := range results {
-		out.Taken += r.Taken
 		out.Bytes += r.Bytes
-		for reason, n := range r.Refused {
-			if out.Refused == nil {
-				out.Refused = map[string]int{}
-			}
-			out.Refused[reason] += n
-		}
-		if r.Message != "" {
-			out.Message = r.Message
-		}
+		gather(&out, r)
 		if e.points -= busy[i].points; r.Retry {
 			e.points += busy[i].left()
 		} else {

@@ -93,16 +93,7 @@ func (e *Encoder) sendShard(ctx context.Context, s *shard) (out export.Result) {
 				e.fallBack(unsupported)
 				continue
 			}
-			out.Taken += r.Taken
-			for reason, n := range r.Refused {
-				if out.Refused == nil {
-					out.Refused = map[string]int{}
-				}
-				out.Refused[reason] += n
-			}
-			if r.Message != "" {
-				out.Message = r.Message
-			}
+			gather(&out, r)
 			if r.Err != nil {
 				out.Err = r.Err
 			}
@@ -117,6 +108,20 @@ func (e *Encoder) sendShard(ctx context.Context, s *shard) (out export.Result) {
 		s.sent++
 	}
 	return out
+}
+
+// gather adds what a part of a request came to.
+func gather(out *export.Result, r export.Result) {
+	out.Taken += r.Taken
+	for reason, n := range r.Refused {
+		if out.Refused == nil {
+			out.Refused = map[string]int{}
+		}
+		out.Refused[reason] += n
+	}
+	if r.Message != "" {
+		out.Message = r.Message
+	}
 }
 
 // attempt posts a shard's body. unsupported says why the receiver does not take 2.0.
