@@ -156,17 +156,7 @@ func TestRemoteWriteOutOfTheArchive(t *testing.T) {
 				"--web.enable-remote-write-receiver", "--log.level=warn"))
 			waitFor(t, 60*time.Second, "Prometheus to be ready", func() error { return get("http://" + address + "/-/ready") })
 			const batch = `{job="batch"}[5m]`
-			waitFor(t, 60*time.Second, "batch as shmtsd has it", func() error {
-				ours, err := matrix(shmtsd, batch)
-				if err != nil {
-					return err
-				}
-				theirs, err := matrix(address, batch)
-				if err != nil {
-					return err
-				}
-				return same(ours, theirs)
-			})
+			waitFor(t, 60*time.Second, "batch as shmtsd has it", func() error { return sameNow(shmtsd, address, batch) })
 			const api = `{job="api"}[5m]`
 			waitFor(t, 60*time.Second, "api up to now", func() error {
 				m, err := matrix(address, `rx_packets_total{job="api"}[5m]`)
@@ -178,28 +168,7 @@ func TestRemoteWriteOutOfTheArchive(t *testing.T) {
 				}
 				return fmt.Errorf("nothing yet: %w", errors.Join(err))
 			})
-			if err := daemon.Process.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-			theirs, err := matrix(address, api)
-			if err != nil {
-				t.Error(err)
-			}
-			if err := daemon.Process.Signal(syscall.SIGCONT); err != nil {
-				t.Fatal(err)
-			}
-			ours, err := matrix(shmtsd, api)
-			if err != nil {
-				t.Error(err)
-			}
-			for name, samples := range theirs {
-				if k := slices.Index(ours[name], samples[len(samples)-1]); k >= 0 {
-					ours[name] = ours[name][:k+1]
-				}
-			}
-			if err := same(ours, theirs); err != nil {
-				t.Error(err)
-			}
+			sameUpTo(t, daemon, shmtsd, address, api)
 		})
 	}
 }
@@ -261,47 +230,55 @@ export: {dir: %q}
 				}
 				return nil
 			})
-			waitFor(t, 20*time.Second, "the same of both", func() error {
-				ours, err := matrix(shmtsd, batch)
-				if err != nil {
-					return err
-				}
-				theirs, err := matrix(prometheus, batch)
-				if err != nil {
-					return err
-				}
-				return same(ours, theirs)
-			})
+			waitFor(t, 20*time.Second, "the same of both", func() error { return sameNow(shmtsd, prometheus, batch) })
 			for _, q := range []string{`count({job="batch"})`} { // staleness: it is dead, and no series of it is there any more
 				if v, err := vector(prometheus, q); err != nil || len(v) != 0 {
 					t.Errorf("%s: want nothing after the end, got %q, %v", q, v, err)
 				}
 			}
-			// Rows come all the time: of api what Prometheus has is held against what shmtsd answers up to then.
-			if err := daemon.Process.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-			theirs, err := matrix(prometheus, api)
-			if err != nil {
-				t.Error(err)
-			}
-			if err := daemon.Process.Signal(syscall.SIGCONT); err != nil {
-				t.Fatal(err)
-			}
-			ours, err := matrix(shmtsd, api)
-			if err != nil {
-				t.Error(err)
-			}
-			for name, samples := range theirs {
-				last := samples[len(samples)-1]
-				if k := slices.Index(ours[name], last); k >= 0 {
-					ours[name] = ours[name][:k+1]
-				}
-			}
-			if err := same(ours, theirs); err != nil {
-				t.Error(err)
-			}
+			sameUpTo(t, daemon, shmtsd, prometheus, api)
 		})
+	}
+}
+
+// sameNow compares what both answer of a selector of which nothing new comes.
+func sameNow(shmtsd, receiver, selector string) error {
+	ours, err := matrix(shmtsd, selector)
+	if err != nil {
+		return err
+	}
+	theirs, err := matrix(receiver, selector)
+	if err != nil {
+		return err
+	}
+	return same(ours, theirs)
+}
+
+// sameUpTo compares them where rows come all the time: what the receiver has while the daemon stands still is held against what shmtsd
+// answers up to then.
+func sameUpTo(t *testing.T, daemon *exec.Cmd, shmtsd, receiver, selector string) {
+	t.Helper()
+	if err := daemon.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := matrix(receiver, selector)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := daemon.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := matrix(shmtsd, selector)
+	if err != nil {
+		t.Error(err)
+	}
+	for name, samples := range theirs {
+		if k := slices.Index(ours[name], samples[len(samples)-1]); k >= 0 {
+			ours[name] = ours[name][:k+1]
+		}
+	}
+	if err := same(ours, theirs); err != nil {
+		t.Error(err)
 	}
 }
 
